@@ -39,7 +39,7 @@ impl SettingArgs {
         Reading::of(defaults, self.config.as_deref(), environment(), database.into_iter().chain(flags))
     }
 
-    /// The same with the settings file that was read: where it is gone later, that is an error.
+    /// The same settings with the file that was read: if the file is missing later, that is an error.
     pub(super) fn with_file(&self, file: Option<PathBuf>) -> Self {
         Self { config: file, database_url: self.database_url.clone() }
     }
@@ -66,7 +66,7 @@ impl SettingArgs {
     }
 }
 
-/// The environment. A value that is not UTF-8 becomes one that no setting takes.
+/// The environment. A value that is not UTF-8 becomes a text that no setting takes.
 fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |value: std::ffi::OsString| value.into_string().unwrap_or_else(|_| '\u{fffd}'.to_string());
     std::env::vars_os().filter_map(move |(name, value)| Some((name.into_string().ok()?, text(value))))

@@ -18,19 +18,19 @@ const MAX_RATE_MIB: i64 = 65_536;
 
 #[derive(Args)]
 pub(super) struct BackupArgs {
-    /// The file to write; it must not be there
+    /// The file to write; it must not exist
     file: PathBuf,
     /// Write the master key too, into FILE.master-key. Without it, keep a copy of the key in another place
     #[arg(long)]
     include_master_key: bool,
-    /// Copy so many MiB a second at most
+    /// Copy at most this many MiB a second
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_RATE_MIB,
           value_parser = clap::value_parser!(u32).range(1..=MAX_RATE_MIB))]
     rate: u32,
-    /// Replace FILE where it is there
+    /// Replace FILE if it exists
     #[arg(long)]
     force: bool,
-    /// Do not have SQLite check the copy
+    /// Skip SQLite's check of the copy
     #[arg(long)]
     no_check: bool,
     #[command(flatten)]
@@ -42,16 +42,16 @@ pub(super) struct BackupArgs {
 pub(super) struct RestoreArgs {
     /// A file that `aldaba backup` has written
     file: PathBuf,
-    /// Hold all deliveries: the server that starts accepts events and sends nothing until `aldaba resume`
+    /// Put all deliveries on hold: the server accepts events and sends nothing until `aldaba resume`
     #[arg(long)]
     hold: bool,
-    /// Put a database that is there aside, under another name
+    /// Rename a database that exists already
     #[arg(long)]
     force: bool,
-    /// Restore although no master key is there; the server starts when it is
+    /// Restore without the master key; the server does not start until the key is there
     #[arg(long)]
     without_master_key: bool,
-    /// Restore although the check finds problems
+    /// Restore even if the check finds problems
     #[arg(long)]
     with_problems: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `aldaba check`: looks through a database, and tells what it finds.
+//! `aldaba check`: checks a database, and prints what it finds.
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::args::{Output, SettingArgs};
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::{Checked, Contents, MAX_COUNTED, Problem, Seals, Store};
 
-/// Looks through the database and ends with an error where something is wrong.
+/// Checks the database, and ends with an error if there is a problem.
 pub(super) async fn check(settings: &SettingArgs, output: Output) -> anyhow::Result<()> {
     let config = settings.load([])?;
     settings.start_telemetry(&config);
@@ -24,7 +24,7 @@ pub(super) async fn check(settings: &SettingArgs, output: Output) -> anyhow::Res
     if !checked.is_sound() {
         let rows: usize = checked.problems.iter().map(|problem| problem.rows).sum();
         bail!(
-            "the check has found {rows} problems, of {} kinds; it counts {MAX_COUNTED} of a kind",
+            "the check has found {rows} problems, of {} kinds; it counts at most {MAX_COUNTED} of a kind",
             checked.problems.len()
         );
     }
@@ -46,7 +46,7 @@ fn contents_text(contents: &Contents) -> Vec<String> {
     lines
 }
 
-/// What to tell of master keys, where there is something.
+/// What to say where no master key is there to open secrets.
 pub(super) fn seals_text(seals: &Seals) -> Option<String> {
     let Seals { total, has_keys } = seals;
     (!has_keys && *total > 0).then(|| {

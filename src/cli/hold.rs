@@ -1,15 +1,15 @@
-//! `aldaba hold` and `aldaba resume`: all deliveries wait, and go on.
+//! `aldaba hold` and `aldaba resume`: an operator stops all deliveries, and resumes them.
 
 use serde_json::json;
 
 use super::args::Output;
 use crate::store::{Holds, Store, StoreError};
 
-/// Holds all deliveries.
+/// Puts all deliveries on hold.
 pub(super) async fn hold(store: &Store, output: Output) -> anyhow::Result<()> {
     let since = store.hold().await.map_err(|error| match error {
         StoreError::OlderNodes => anyhow::anyhow!(
-            "nodes of an older program, which know no hold, still deliver; they have been told to stop: try again in \
+            "nodes of an older program, which ignore a hold, still deliver; they have been told to stop: try again in \
              some seconds"
         ),
         other => other.into(),
@@ -19,7 +19,7 @@ pub(super) async fn hold(store: &Store, output: Output) -> anyhow::Result<()> {
     output.print(&json!({ "on_hold_since": since.to_string() }), &text)
 }
 
-/// Lets deliveries go on.
+/// Resumes deliveries.
 pub(super) async fn resume(store: &Store, output: Output) -> anyhow::Result<()> {
     let since = store.resume().await?;
     let text = match since {

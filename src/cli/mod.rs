@@ -101,22 +101,22 @@ enum Command {
     Backup(BackupArgs),
     /// Put a backup in the place of the database, while no server runs (SQLite)
     ///
-    /// What was sent since the backup is sent again, with the same `webhook-id`. With --hold nothing is sent until you
-    /// say so
+    /// What was sent since the backup is sent again, with the same `webhook-id`. With --hold nothing is sent until
+    /// `aldaba resume`
     Restore(RestoreArgs),
-    /// Look through the database, beside a running server too: is it sound, and what does it hold?
+    /// Check the database, beside a running server too, and print what it contains
     ///
-    /// To check a backup, name it by --database-url `sqlite://FILE`. It ends with 1 where something is wrong
+    /// To check a backup, name it by --database-url `sqlite://FILE`. It ends with 1 if it finds a problem
     Check {
         #[command(flatten)]
         output: Output,
     },
-    /// Hold all deliveries: events are accepted, and nothing is sent until `aldaba resume`
+    /// Put all deliveries on hold: events are accepted, and nothing is sent until `aldaba resume`
     Hold {
         #[command(flatten)]
         output: Output,
     },
-    /// Let deliveries go on that are on hold
+    /// Resume deliveries that are on hold
     Resume {
         #[command(flatten)]
         output: Output,
@@ -138,9 +138,9 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Look at what the server stands on: database, disk, clock, name servers, limits; and say what to do
+    /// Examine what the server depends on: database, disk, clock, name servers, limits; and say what to do
     ///
-    /// It changes nothing, and may run beside the server, as the same user. It ends with 1 where it finds a problem
+    /// It changes nothing, and may run beside the server, as the same user. It ends with 1 if it finds a problem
     Doctor {
         /// The name that each name server is asked for [default: the host of `public_url`, else the root's servers]
         #[arg(long, value_name = "HOST")]

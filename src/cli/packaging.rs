@@ -1,4 +1,4 @@
-//! What packages contain and the program knows about itself: completions for shells, and the manual.
+//! Parts of packages that the program writes itself: completions for shells, and the manual.
 
 use std::path::Path;
 

@@ -6,7 +6,7 @@ use crate::Reload;
 use crate::config::{Change, Config, EffectiveSettings, Reading};
 use crate::telemetry;
 
-/// SIGHUP, which ends no server from here on.
+/// Catches SIGHUP, which would otherwise end the process.
 pub(super) struct Hangups {
     #[cfg(unix)]
     signal: tokio::signal::unix::Signal,
@@ -21,7 +21,7 @@ impl Hangups {
         })
     }
 
-    /// Resolves at the next signal. Several that come at once are one.
+    /// Resolves at the next signal. Signals that come at the same time count as one.
     #[cfg(unix)]
     async fn next(&mut self) -> Option<()> {
         self.signal.recv().await
@@ -59,7 +59,7 @@ async fn reload_on(
                 for problem in error.0 {
                     tracing::error!("{}", problem.text);
                 }
-                tracing::error!("the settings were not reloaded: those from before still hold");
+                tracing::error!("the settings were not reloaded: the earlier settings stay in force");
                 continue;
             }
         };
@@ -68,7 +68,7 @@ async fn reload_on(
         match hand_over(&server, config).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                tracing::error!(%error, "the settings were not reloaded: those from before still hold");
+                tracing::error!(%error, "the settings were not reloaded: the earlier settings stay in force");
                 continue;
             }
             None => return,
@@ -86,18 +86,18 @@ async fn reload_on(
     }
 }
 
-/// Has the server take the settings over. `None` where there is none any more.
+/// Has the server take the settings over. `None` where the server has ended.
 async fn hand_over(server: &mpsc::Sender<Reload>, config: Config) -> Option<Result<(), crate::store::OpenError>> {
     let (done, is_done) = oneshot::channel();
     server.send(Reload { config, done }).await.ok()?;
     is_done.await.ok()
 }
 
-/// Logs what has changed: values only of what is no secret.
+/// Logs which settings have changed, with values unless they are secret.
 fn tell(changes: &[Change]) {
     let (taken, left): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.is_reloadable);
     if taken.is_empty() {
-        tracing::info!("the settings were read again: nothing has changed that may change while the server runs");
+        tracing::info!("the settings were read again: no setting has changed that may change while the server runs");
     } else {
         let settings: Vec<String> = taken.into_iter().map(shown).collect();
         tracing::info!(changed = settings.join("; "), "the settings were reloaded");
@@ -110,6 +110,6 @@ fn tell(changes: &[Change]) {
 
 fn shown(change: &Change) -> String {
     let Change { name, values: (old, new), .. } = change;
-    // Of a secret both are the same mask.
+    // The old and the new value of a secret are shown as the same mask.
     if old == new { name.clone() } else { format!("{name}: {old} -> {new}") }
 }

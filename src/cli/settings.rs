@@ -1,4 +1,4 @@
-//! `aldaba settings`: the page of all settings, the check of what is written, and the values that hold.
+//! `aldaba settings`: the page of all settings, the check of the sources, and the values in force.
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -11,7 +11,7 @@ use crate::config::{Problem, Reading};
 pub(super) enum SettingsCommand {
     /// Check the settings without starting anything, and tell every problem at once
     ///
-    /// It reads what `serve` would read, and ends with 1 where `serve` would not start with it
+    /// It reads what `serve` would read, and ends with 1 if `serve` would not start
     Check {
         #[command(flatten)]
         output: Output,

@@ -1,4 +1,4 @@
-//! The values that hold, as text, each with its source. Secrets are compared and never shown.
+//! The values in force, as text, each with its source. Secrets are compared and never shown.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ impl EffectiveSettings {
     }
 }
 
-/// The text of a setting, without what is secret. The path of an SQLite database and an empty value are none.
+/// The text of a setting; a mask for a secret. The path of an SQLite database and an empty value are no secret.
 fn masked<'a>(name: &str, text: &'a str) -> &'a str {
     let is_secret = SECRETS.contains(&name) && !text.is_empty() && !text.starts_with("sqlite://");
     if is_secret { MASK } else { text }

@@ -9,9 +9,9 @@ const COMMENT_WIDTH: usize = 100;
 const INTRODUCTION: &str = "\
 # Settings of Aldaba.
 #
-# Every setting is below with its meaning, its values and its default. A line that begins with `#` and a name is commented
-# out: the default holds. The environment replaces what this file says: `webhooks.timeout` is ALDABA_WEBHOOKS__TIMEOUT.
-# An unknown or invalid setting stops the start.
+# Every setting is below with its meaning, its values and its default. A line that begins with `#` and a name is
+# commented out: the default applies. The environment replaces what this file says: `webhooks.timeout` is
+# ALDABA_WEBHOOKS__TIMEOUT. An unknown or invalid setting stops the start.
 ";
 
 /// The file.

@@ -1,6 +1,6 @@
-//! Settings: a TOML file, over it the environment, over it flags. `table` has every setting with its default and
-//! bounds, `sources` collects what is written, `reader` checks it, and `values` has the checked settings. `effective`
-//! has them as text, and `problems` says what is wrong.
+//! Settings: a TOML file; the environment replaces it, and flags replace both. `table` has every setting with its
+//! default and bounds, `sources` collects what is written, `reader` checks it, and `values` has the checked settings.
+//! `effective` has them as text, and `problems` says what is wrong.
 
 mod effective;
 mod egress;

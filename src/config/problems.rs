@@ -1,4 +1,4 @@
-//! What is wrong with settings, in words. No problem holds a value, which may be a secret.
+//! What is wrong with settings, in words. No problem contains a value, which may be a secret.
 
 use std::fmt::Display;
 
@@ -24,7 +24,7 @@ impl Problem {
         Self { setting: Some(name.to_owned()), source: Some(source.to_owned()), text }
     }
 
-    /// A fault of a setting beside the others.
+    /// A fault of a setting that contradicts other settings.
     pub(super) fn of(name: &str, fault: impl Display) -> Self {
         Self { setting: Some(name.to_owned()), source: None, text: format!("setting {name} {fault}") }
     }

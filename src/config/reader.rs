@@ -20,11 +20,11 @@ use crate::domain::url::Environment;
 use crate::store::Database;
 use crate::store::keys::{KeySource, parse_master_key};
 
-/// What came of reading the settings.
+/// The result of reading the settings.
 pub struct Reading {
     /// The checked settings, or everything that is wrong with them.
     pub config: Result<Config, ConfigError>,
-    /// The values that hold, as text.
+    /// The values in force, as text.
     pub effective: EffectiveSettings,
     /// The sources that were read, in their order.
     pub sources: Vec<String>,
@@ -211,7 +211,7 @@ impl Reader {
         match (current, database) {
             (Some(current), _) => {
                 if previous.iter().any(|key| **key == *current) {
-                    let fault = "has the key of secrets.master_key: it is for the keys that came before";
+                    let fault = "has the key of secrets.master_key: it is for earlier keys";
                     self.problems.push(Problem::of("secrets.previous_master_keys", fault));
                 }
                 Some(KeySource::Given { current, previous })

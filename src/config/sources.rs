@@ -17,7 +17,7 @@ const FILE_SUFFIX: &str = "_file";
 /// Bytes of a file with a secret. A thousand keys of `secrets.previous_master_keys` fit in.
 const MAX_SECRET_FILE: u64 = 64 << 10;
 
-/// Faults of TOML that are told at once. A file that is no TOML at all has one in each line.
+/// Most faults of TOML that one start names. A file that is no TOML at all has a fault in each line.
 const MAX_SYNTAX_FAULTS: usize = 10;
 
 /// A setting as it was written, and where.
@@ -26,7 +26,7 @@ pub(super) struct RawSetting {
     pub source: String,
 }
 
-/// What the sources say, the later one in place of the earlier one.
+/// What the sources say. A later source replaces an earlier source.
 #[derive(Default)]
 pub(super) struct Sources {
     pub written: BTreeMap<String, RawSetting>,
@@ -53,7 +53,7 @@ impl Sources {
         self.written.insert(name.to_owned(), RawSetting { text, source });
     }
 
-    /// Every setting of a file. Of one that is not TOML, none is taken.
+    /// Every setting of a file. A file that is not TOML gives no setting.
     pub fn add_file(&mut self, path: &Path) {
         let shown = path.display().to_string();
         self.file = Some(path.to_owned());
@@ -67,7 +67,7 @@ impl Sources {
         };
         let (table, faults) = DeTable::parse_recoverable(&text);
         for fault in faults.iter().take(MAX_SYNTAX_FAULTS) {
-            // The parser's whole error quotes the line at fault, which may hold a secret: only its place is told.
+            // The parser's whole error quotes the line at fault, which may contain a secret: only its place is told.
             let line = fault.span().map_or(1, |span| line_at(&text, span.start));
             let message = format!("line {line} is not valid TOML: {}", fault.message());
             self.problems.push(Problem::of_file(&shown, message));
@@ -126,7 +126,7 @@ impl Sources {
 fn read_secret(path: &str) -> Result<String, String> {
     let read = || -> Result<String, String> {
         let found = std::fs::metadata(path).map_err(|error| error.to_string())?;
-        // A pipe would be waited for, and has nothing to read again.
+        // Reading a pipe would wait for its writer, and a reload could not read it again.
         if !found.is_file() {
             return Err("it is no regular file".to_owned());
         }

@@ -22,8 +22,8 @@ pub(super) const MAX_RETRY_DELAY: Duration = days(30);
 /// The row of the buckets that have no row of their own.
 pub(super) const ANY_BUCKET: &str = "rate_limits.<bucket>";
 
-/// Settings that are a secret or hold one. A variable that ends in `_FILE` names a file that has such a setting, and no
-/// output shows it.
+/// Settings that are a secret or contain one. A variable that ends in `_FILE` names a file that has such a setting, and
+/// no output shows it.
 pub(super) const SECRETS: &[&str] =
     &["database_url", "secrets.master_key", "secrets.previous_master_keys", "egress.proxy"];
 
@@ -195,8 +195,8 @@ Aldaba reads a TOML file, then the environment, then flags. A later source repla
 - **Errors**: an unknown or invalid setting stops the start. The error names every such setting, its source and the
   allowed values. It never shows the value, which may be a secret.
 
-`aldaba settings check` tells every problem without starting anything. `aldaba settings show` prints the values that
-hold, and where each is set. `aldaba settings` prints this page, `aldaba settings --json` the table for programs, and
+`aldaba settings check` tells every problem without starting anything. `aldaba settings show` prints the values in
+force, and where each is set. `aldaba settings` prints this page, `aldaba settings --json` the table for programs, and
 `aldaba settings --example` a settings file with every setting commented out.
 ";
 
@@ -397,7 +397,7 @@ pub const SETTINGS: &[Setting] = &[
         value: Value::Text("an IPv4 address, an IPv6 address, or both with a comma, such as 192.0.2.7,2001:db8::7"),
         default: "",
         meaning: "Addresses of this machine that connections to receivers, token servers and the proxy come from. Of a \
-                  family without one, the system chooses. One that this machine does not have stops the start.",
+                  family without one, the system chooses. An address that this machine does not have stops the start.",
     },
     Setting {
         name: "egress.public_addresses",

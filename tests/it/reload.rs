@@ -107,7 +107,7 @@ async fn a_server_takes_over_changed_settings_and_names_those_that_need_a_restar
 async fn settings_that_are_not_valid_are_told_and_those_from_before_still_hold() {
     let f = Fixture::start("[rate_limits]\nwebhooks_list = 'off'\n");
     f.reload("[webhooks]\ntimeout = 'hidden'\n[rate_limits]\nwebhooks_list = '1/1h'\nwebhooks_lst = 'off'\n");
-    let logs = logged(&f.server, "those from before still hold").await;
+    let logs = logged(&f.server, "the earlier settings stay in force").await;
     for problem in [
         "setting webhooks.timeout (aldaba.toml:3) is not valid",
         "setting rate_limits.webhooks_lst (aldaba.toml:6) is unknown; is rate_limits.webhooks_list meant?",
@@ -179,7 +179,7 @@ async fn previous_master_keys_are_taken_over_by_their_names_alone_unless_a_neede
     let server = start(true);
     put("previous", &other);
     server.signal("HUP");
-    let logs = logged(&server, "those from before still hold").await;
+    let logs = logged(&server, "the earlier settings stay in force").await;
     assert!(logs.contains("the stored secrets cannot be opened"), "{logs}");
     put("previous", &format!("{old},{other}"));
     put("key", &"66".repeat(32));

@@ -32,8 +32,9 @@ fn judged(found: &Inspection, now: Timestamp) -> Vec<Finding> {
     let refusals = found.refusals.iter();
     findings.extend(refusals.map(|refusal| Finding::problem(CHECK, refusal, "the server would not start")));
     let warnings = found.warnings.iter();
-    findings
-        .extend(warnings.map(|warning| Finding::warning(CHECK, warning, "this is a matter of the database's server")));
+    findings.extend(
+        warnings.map(|warning| Finding::warning(CHECK, warning, "change it in the settings of the database server")),
+    );
     findings.extend(found.time.map(|time| clock(time, now)));
     findings
 }
@@ -61,7 +62,7 @@ fn clock(time: DatabaseTime, now: Timestamp) -> Finding {
             "this machine's clock agrees with the database's",
             "the server goes by the database's time, but the times in its log are wrong",
         ),
-        // What was made in the past is older than now, and says nothing.
+        // A row of the past says nothing about the clock. Only a row of the future does.
         DatabaseTime::Newest(newest) => (
             (now.as_millis() - newest.as_millis()).min(0),
             "the newest event or delivery",

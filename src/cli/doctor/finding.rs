@@ -1,4 +1,4 @@
-//! What a check looks at, and what it finds.
+//! What a check examines, and what it finds.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, EffectiveSettings};
 
-/// What every check can look at.
+/// What every check can read.
 pub(super) struct Context {
     pub config: Config,
     pub effective: EffectiveSettings,
@@ -20,7 +20,7 @@ pub(super) struct Context {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Ok,
-    /// It works, and may not for long or not for all.
+    /// The server works now, but perhaps not for long or not for everybody.
     Warning,
     /// The server would not start, or not work.
     Problem,

@@ -1,4 +1,4 @@
-//! The machine: the disk of the database, who may get at the files, and how many files may be open.
+//! The machine: the disk of the database, who may read the files, and how many files may be open.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const LITTLE_SPACE: u64 = 1 << 30;
 /// Below this the next burst fills the disk: SQLite's log alone keeps 32 MiB.
 const NO_SPACE: u64 = 100 << 20;
 
-/// Writes that are measured. The median of so many passes over one that was held up.
+/// Writes that are measured: the median leaves out a write that was delayed.
 const WRITES: usize = 20;
 
 /// Bytes of a write: a page of SQLite.
@@ -34,7 +34,7 @@ const MEASURED_FOR: Duration = Duration::from_secs(3);
 /// A write of a local disk takes less than 10 ms. A commit is one write, and each call that publishes waits for one.
 const SLOW_WRITE: Duration = Duration::from_millis(20);
 
-/// Files beside those of attempts and callers: the database, listeners, look-ups.
+/// Open files other than those of attempts and callers: the database, listeners, look-ups.
 const OTHER_FILES: u64 = 512;
 
 /// What a server with many callers and full use of its attempts needs.
@@ -130,7 +130,7 @@ fn judged_space(bytes: u64) -> Finding {
     }
 }
 
-/// Who may get at the files that hold secrets.
+/// Who may read and write the files that contain secrets.
 pub(super) async fn files(context: Arc<Context>) -> Vec<Finding> {
     blocking(FILES, move || {
         let mut findings = settings_file(&context);
@@ -149,7 +149,13 @@ fn settings_file(context: &Context) -> Vec<Finding> {
     let Some(file) = &context.file else { return Vec::new() };
     let shown = file.display().to_string();
     let is_open = context.effective.has_secret_in(&shown) && access(file).is_ok_and(|found| found.others_read);
-    let warning = || Finding::warning(FILES, format!("{shown} has a secret and others can read it"), "chmod go= it");
+    let warning = || {
+        Finding::warning(
+            FILES,
+            format!("{shown} has a secret and others can read it"),
+            "remove the rights of others by chmod go=",
+        )
+    };
     if is_open { vec![warning()] } else { Vec::new() }
 }
 

@@ -1,4 +1,4 @@
-//! `aldaba doctor`: looks at what the server stands on, with the settings that hold, and says what to do.
+//! `aldaba doctor`: examines what the server depends on, with the settings in force, and says what to do.
 //!
 //! `finding` is what a check finds; `database`, `machine` and `network` have the checks. A check changes nothing, ends
 //! within a deadline of its own, and a panic in it is one more finding.
@@ -20,7 +20,7 @@ use super::settings::read_from;
 use crate::config::Reading;
 use finding::{Context, Finding, Status};
 
-/// How long a check may take. Whoever waits for longer waits for something that does not answer.
+/// How long a check may take: what has not answered by then does not answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 type Findings = Pin<Box<dyn Future<Output = Vec<Finding>> + Send>>;
@@ -29,7 +29,7 @@ type Findings = Pin<Box<dyn Future<Output = Vec<Finding>> + Send>>;
 struct Check {
     name: &'static str,
     run: fn(Arc<Context>) -> Findings,
-    /// What to do where it does not end in time.
+    /// What to do if it does not end in time.
     when_late: &'static str,
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn doctor(settings: &SettingArgs, name: Option<String>, output:
     }
 }
 
-/// The settings, and all else that can be looked at with them.
+/// Checks the settings, and with valid settings everything else.
 async fn examine(reading: Reading, name: Option<String>) -> Vec<Finding> {
     let Reading { config, effective, sources, file } = reading;
     let config = match config {

@@ -53,7 +53,7 @@ fn judged_answers(answers: &[ServerAnswer], name: Option<&str>, from: &str) -> V
     answers.iter().map(judge).collect()
 }
 
-/// Looks whether the proxy can be reached and takes the credentials.
+/// Checks whether the proxy can be reached and takes the credentials.
 pub(super) async fn proxy(context: Arc<Context>) -> Vec<Finding> {
     let Some(proxy) = &context.config.proxy else { return vec![Finding::ok(PROXY, "egress.proxy names none")] };
     let named = format!("{}:{}", proxy.host, proxy.port);
