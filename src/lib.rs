@@ -89,7 +89,7 @@ impl App {
         Ok(Self { store, config, egress, clock, random, nudges, sign_in_link: None, metrics_listener, reloads: None })
     }
 
-    /// Takes other settings while it runs.
+    /// The server applies the settings that come by this channel.
     pub(crate) fn with_reloads(self, reloads: mpsc::Receiver<Reload>) -> Self {
         Self { reloads: Some(reloads), ..self }
     }
@@ -216,13 +216,13 @@ async fn finish(
 pub(crate) struct Reload {
     /// What was read. Only a part of it may change while the server runs.
     pub config: Config,
-    /// Gets the answer: that this part holds from now on, or why everything stays as it is.
+    /// Gets the answer: this part is in force from now on, or why everything stays as it is.
     pub done: oneshot::Sender<Result<(), OpenError>>,
 }
 
 /// Gives a running server other settings.
 struct Reloader {
-    /// The settings that hold.
+    /// The settings in force.
     config: Config,
     store: Store,
     egress: Egress,

@@ -67,7 +67,7 @@ metrics! {
     gauge database_node_calls_waiting,
     /// Seconds since this node's view of accounts, endpoints and keys was last known to be current; 0 on SQLite.
     gauge view_age_seconds,
-    /// Whether an operator holds all deliveries, and nothing is sent: 1 if so.
+    /// 1 while an operator has put all deliveries on hold, else 0.
     gauge on_hold,
     /// Processes that deliver from this database, this one included, as far as it knows.
     gauge nodes,

@@ -53,8 +53,8 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::rename(&partial, path)
 }
 
-/// A file that is written beside its place, and put there when it is whole. Until then it is removed when it is
-/// dropped.
+/// A file that is written beside its place and renamed when it is whole. If this is dropped before, it removes the
+/// file.
 pub struct Partial {
     file: File,
     path: PathBuf,
@@ -69,7 +69,7 @@ impl Partial {
         let path = beside(place, ".new");
         let mut made = options().create_new(true).open(&path);
         if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            // Whoever writes it has its lock. A link that somebody has put there is removed, and not followed.
+            // A process that writes it has its lock. A link that somebody has put there is removed, and not followed.
             lock(&options().open(&path)?)?;
             std::fs::remove_file(&path)?;
             made = options().create_new(true).open(&path);
@@ -89,7 +89,7 @@ impl Partial {
         &self.file
     }
 
-    /// Puts the file in the place of whatever is there. It lasts through a loss of power.
+    /// Renames the file to its place, over a file that is there. The result outlasts a loss of power.
     pub fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         std::fs::rename(&self.path, &self.place)?;
@@ -159,7 +159,7 @@ pub fn close_to_others(path: &Path) {
 #[cfg(not(unix))]
 pub fn close_to_others(_: &Path) {}
 
-/// Who may get at a file or a folder.
+/// Who may read and write a file or a folder.
 pub struct Access {
     /// Whether it belongs to the user of this process.
     pub is_ours: bool,
@@ -169,7 +169,7 @@ pub struct Access {
     pub others_write: bool,
 }
 
-/// Looks who may get at a file or a folder.
+/// Reads who may read and write a file or a folder.
 #[cfg(unix)]
 pub fn access(path: &Path) -> io::Result<Access> {
     use std::os::unix::fs::MetadataExt as _;

@@ -74,7 +74,7 @@ impl ClientLimits {
 
 /// How a server treats its clients.
 pub struct ServerOptions {
-    /// How many connections they may have.
+    /// How many connections clients may have.
     pub limits: watch::Receiver<ClientLimits>,
     /// Writes the answer to an unreadable request, and to a connection beyond the bound.
     pub refusal: Option<Refusal>,

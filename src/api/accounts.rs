@@ -186,7 +186,7 @@ pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
         allow_networks: update.egress_allow_networks,
         deny_networks: update.egress_deny_networks,
     };
-    // How long is kept is what the operator pays for, where requests go is the operator's network, and the rest is how
+    // The operator pays for retention, requests go through the operator's network, and the rest is how
     // the operator finds the account.
     if !is_operator(&call) && change.fields().iter().any(|field| *field != "name") {
         return Err(Code::Forbidden.into());

@@ -14,12 +14,12 @@ use super::error::Language;
 pub struct PublicAddresses {
     /// Addresses and networks; none where the operator has named none.
     pub addresses: Vec<String>,
-    /// In words.
+    /// What the addresses are for, in a sentence.
     pub detail: &'static str,
 }
 
 impl PublicAddresses {
-    /// Those of the settings, with words in this language.
+    /// The addresses of the settings, with a sentence in this language.
     pub fn of(api: &Api, language: Language) -> Self {
         let addresses = api.changing.read().public_addresses.clone();
         let detail = match (&addresses[..], language) {

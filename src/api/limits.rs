@@ -115,7 +115,7 @@ impl RateLimiter {
         Self { limits: RwLock::new(limits), windows: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Goes on with other limits. The open windows of a bucket whose limit has changed are forgotten, as at a start.
+    /// Applies other limits. The open windows of a bucket whose limit has changed are forgotten, as at a start.
     pub async fn reload(&self, limits: RateLimits) {
         let old = std::mem::replace(&mut *self.limits.write(), limits.clone());
         let changed: Vec<Bucket> =

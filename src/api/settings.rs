@@ -27,7 +27,7 @@ pub struct Settings {
     pub max_tests: (usize, usize),
     /// The link that signs in without a password: `aldaba dev` only.
     pub sign_in_link: Option<SignInLink>,
-    /// Whether `/metrics` has a listener of its own, and is not served beside the API.
+    /// Whether `/metrics` has a listener of its own, and the API does not serve it.
     pub metrics_apart: bool,
 }
 

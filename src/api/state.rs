@@ -38,7 +38,7 @@ pub struct ApiState {
     pub(super) random: Arc<dyn Random>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) settings: Settings,
-    /// Nobody holds this lock while it waits for anything.
+    /// No task waits for anything while it has this lock.
     pub(super) changing: RwLock<ChangingSettings>,
     pub(super) limiter: limits::RateLimiter,
     pub(super) in_flight: idempotency::InFlight,
@@ -104,7 +104,7 @@ impl Api {
         }))
     }
 
-    /// Goes on with other settings.
+    /// Applies other settings.
     pub async fn reload(&self, changing: ChangingSettings) {
         self.limiter.reload(changing.rate_limits.clone()).await;
         *self.changing.write() = changing;

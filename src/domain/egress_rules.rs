@@ -27,7 +27,7 @@ impl EgressRules {
     }
 
     /// Whether requests of an account with these rules may go to this address, which must be public in production, or
-    /// in a network that the operator allows. All that holds for an address holds for an IPv4 address that it carries.
+    /// in a network that the operator allows. The same rules apply to an IPv4 address that the address carries.
     pub fn admits(&self, address: IpAddr, environment: Environment, account: Option<&NetworkRules>) -> bool {
         let (canonical, carried) = (address.to_canonical(), self.carried(address));
         let inside = || carried.iter().copied().map(IpAddr::V4);

@@ -9,7 +9,7 @@ use super::url::{Environment, Host, ReceiverUrl};
 /// A proxy that takes CONNECT (RFC 9110, section 9.3.6).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpProxy {
-    /// Where it is.
+    /// Its host, a name or an address.
     pub host: Host,
     /// Its TCP port.
     pub port: u16,

@@ -47,7 +47,7 @@ pub struct AccountNetworks {
 }
 
 impl AccountNetworks {
-    /// What the guard looks at; `None` where there is nothing to look at.
+    /// The rules for the guard; `None` where there are none.
     pub fn rules(&self) -> Option<Arc<NetworkRules>> {
         let networks = |list: Option<&NetworkList>| list.map(|list| list.0.clone()).unwrap_or_default();
         let rules = NetworkRules { allow: networks(self.allow.as_ref()), deny: networks(self.deny.as_ref()) };

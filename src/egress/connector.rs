@@ -37,15 +37,15 @@ use crate::lock::RwLock;
 /// Bytes that an answer's head may have.
 const MAX_ANSWER_HEAD: usize = 32 * 1024;
 
-/// Where requests may go, and the way that they take.
+/// Where requests may go, and by which way.
 pub struct Routing {
     /// What receivers may be.
     pub environment: Environment,
-    /// What the operator adds to it.
+    /// The rules that the operator adds.
     pub rules: EgressRules,
-    /// What every connection goes through, if there is one.
+    /// The proxy of every connection, if there is one.
     pub proxy: Option<HttpProxy>,
-    /// What connections come from.
+    /// The addresses that connections come from.
     pub sources: SourceAddresses,
 }
 
@@ -152,14 +152,14 @@ impl Connector {
         self.rules_version.load(Ordering::Acquire)
     }
 
-    /// Takes other rules. Returns whether they differ.
+    /// Applies other rules. Returns whether they differ.
     pub fn set_rules(&self, rules: EgressRules) -> bool {
         let mut current = self.rules.write();
         if **current == rules {
             return false;
         }
         *current = Arc::new(rules);
-        // Whoever reads this version reads the new rules too.
+        // A task that reads this version reads the new rules too.
         self.rules_version.fetch_add(1, Ordering::Release);
         true
     }
@@ -190,7 +190,7 @@ impl Connector {
             clock.stop();
         }
         let addresses = self.addresses(url, owner, &|| clock.start()).await;
-        // It also starts where no look-up was made.
+        // The clock also starts if no look-up was made.
         clock.start();
         let tcp = self.reach(url, &addresses?, clock).await?;
         let failed = |e: &dyn std::fmt::Display| ConnectError::Tcp { authority: shown(url), reason: e.to_string() };

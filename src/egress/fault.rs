@@ -44,7 +44,7 @@ pub enum LocalFault {
     /// The proxy answered 407 or 401.
     #[error("egress.proxy wants other credentials than it gets (407 or 401): correct USER:PASSWORD of the setting")]
     ProxyCredentials,
-    /// The proxy closed the connection without an answer, or its answer is none of a proxy.
+    /// The proxy closed the connection without an answer, or answered as no proxy does.
     #[error("egress.proxy does not answer CONNECT as an HTTP proxy does: check its host and port, and its own log")]
     ProxyAnswer,
 }
@@ -54,7 +54,7 @@ impl LocalFault {
     pub fn concerns_all(self) -> bool {
         match self {
             Self::OutOfFiles | Self::OutOfMemory | Self::NoNetwork | Self::ProxyUnreachable => true,
-            // A proxy may answer so for one address: no receiver can have all attempts paused.
+            // A proxy may give this answer for one address, and no receiver may cause a pause of all attempts.
             Self::ProxyCredentials
             | Self::ProxyAnswer
             | Self::OutOfPorts

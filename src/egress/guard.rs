@@ -63,7 +63,7 @@ pub enum LookupOwner {
     Check(AccountId),
     /// An attempt for this account: it waits, and its clock stands.
     Attempt(AccountKey),
-    /// Nobody's: the server asks for its own proxy, whose look-ups are apart from those of receivers.
+    /// No account: the server asks for its own proxy, whose look-ups are apart from those of receivers.
     Proxy,
 }
 

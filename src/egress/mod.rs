@@ -93,7 +93,7 @@ impl Egress {
         }))
     }
 
-    /// Goes on with other rules and another timeout. No request goes over a connection that was made under older rules.
+    /// Applies other rules and another timeout. No request goes over a connection that was made under older rules.
     pub fn reload(&self, rules: EgressRules, timeout: Duration) {
         *self.0.timeout.write() = timeout;
         if self.0.connector.set_rules(rules) {

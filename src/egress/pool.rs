@@ -30,7 +30,7 @@ struct Idle {
     total: usize,
 }
 
-/// What endpoints have in common that share connections to one receiver.
+/// What endpoints must have in common to share connections to one receiver.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PoolPart {
     /// The client certificate.

@@ -21,11 +21,11 @@ use crate::domain::http_proxy::HttpProxy;
 use crate::domain::source_addresses::SourceAddresses;
 use crate::domain::url::Host;
 
-/// How long a look-up of the proxy's name and a connection to it may take together. A proxy is near; a node whose proxy
-/// is gone must not keep attempts, which hold permits, for long.
+/// How long a look-up of the proxy's name and a connection to it may take together. A proxy is near. If it is gone,
+/// attempts must end soon, because each attempt has a permit.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of all heads of answers to one CONNECT, interim ones included. A usual one has 40.
+/// Bytes of all heads of answers to one CONNECT, interim answers included. A usual head has 40.
 const MAX_HEADS: usize = 8 * 1024;
 
 /// What the head of an answer begins with (RFC 9112, section 4).
@@ -43,7 +43,7 @@ pub(super) struct Proxy {
 pub(super) enum ProxyError {
     #[error(transparent)]
     Local(#[from] LocalFault),
-    /// As far as this server can know, the proxy reaches other addresses.
+    /// A failure of this one address: as far as this server can know, the proxy reaches other addresses.
     #[error("the proxy answered {0}")]
     Answered(u16),
     #[error("the proxy did not connect in time")]
@@ -111,7 +111,7 @@ impl Proxy {
         Ok(found.into_iter().map(|address| SocketAddr::new(address, self.proxy.port)).collect())
     }
 
-    /// What asks the proxy for a connection to this address (RFC 9112, section 3.2.3).
+    /// The request to the proxy for a connection to this address (RFC 9112, section 3.2.3).
     fn request(&self, address: SocketAddr) -> Zeroizing<String> {
         let mut request = Zeroizing::new(format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n"));
         if let Some(value) = &self.proxy.authorization {
@@ -124,7 +124,7 @@ impl Proxy {
     }
 }
 
-/// How long a look at the proxy waits for a connection to it, and then for its answer.
+/// How long the check of the proxy waits for a connection to it, and then for its answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the proxy can be reached and takes the credentials, if there are any. It is asked for an address that nobody

@@ -26,7 +26,7 @@ pub(super) struct Refused {
     pub refusal: Refusal,
 }
 
-/// The first of these addresses that is no address of this machine, and why.
+/// The first of these addresses that this machine does not have, and the error.
 pub fn check_sources(sources: SourceAddresses) -> Result<(), (IpAddr, io::Error)> {
     sources.all().try_for_each(|source| bound(source).map(drop).map_err(|error| (source, error)))
 }

@@ -58,9 +58,9 @@ impl LaneHealth {
 /// Whether a lane claims due deliveries from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claiming {
-    /// Neither now nor next.
+    /// It does not claim, and is not to claim.
     No,
-    /// It is in the queue of those that are to claim.
+    /// It is in the queue of lanes that are to claim.
     Queued,
     /// Its claim is under way.
     UnderWay,

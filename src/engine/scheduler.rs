@@ -52,7 +52,7 @@ pub(super) struct Scheduler {
     share: Share,
     given_up: Vec<Leased>,
     lanes: Lanes,
-    /// Where there are more lanes, idle ones are dropped.
+    /// Where there are more lanes than this, idle lanes are dropped.
     forget_above: usize,
     admission: Admission,
     /// Attempts that have begun and not ended.

@@ -1,4 +1,4 @@
-//! Backups of the embedded store: what is asked for, and what came of it.
+//! Backups of the embedded store: the requests for a backup and a restore, and their results.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::check::Checked;
 use crate::domain::time::Timestamp;
 
-/// How fast a database is copied where nobody says otherwise, in MiB a second. Much of a disk is left to the server: a
-/// small disk of a cloud reads and writes 125 MiB a second together, and the copy does both.
+/// How fast a database is copied by default, in MiB a second. This leaves much of the disk to the server: a small disk
+/// of a cloud reads and writes 125 MiB a second together, and the copy does both.
 pub const DEFAULT_RATE_MIB: u32 = 32;
 
 /// A backup that is to be made.
@@ -18,7 +18,7 @@ pub struct NewBackup {
     pub with_master_key: bool,
     /// MiB a second, at least one.
     pub rate_mib: u32,
-    /// Whether it may take the place of files that are there.
+    /// Whether existing files are replaced.
     pub replace: bool,
     /// Whether the copy is checked by SQLite.
     pub check: bool,
@@ -26,15 +26,15 @@ pub struct NewBackup {
 
 /// A backup that was made.
 pub struct BackedUp {
-    /// When it was made: what was accepted before that is in it.
+    /// When it was made. Every event that was accepted before is in it.
     pub at: Timestamp,
     /// Bytes of the file.
     pub bytes: u64,
     /// How long it took.
     pub took: Duration,
-    /// Events that it holds.
+    /// How many events it contains.
     pub events: u64,
-    /// When the newest of them was accepted.
+    /// When the newest event was accepted.
     pub newest_event: Option<Timestamp>,
 }
 
@@ -45,7 +45,7 @@ pub struct NewRestore {
     pub file: PathBuf,
     /// Whether deliveries are on hold from the first start on.
     pub hold: bool,
-    /// Whether a database that is there is put aside.
+    /// Whether an existing database is renamed.
     pub replace: bool,
     /// Whether it is restored although no master key is there.
     pub without_master_key: bool,
@@ -55,11 +55,11 @@ pub struct NewRestore {
 
 /// A database that was restored.
 pub struct Restored {
-    /// When the backup was made, where it says so.
+    /// When the backup was made; `None` if something else than `aldaba backup` made it.
     pub made_at: Option<Timestamp>,
     /// What the check of the backup has found.
     pub checked: Checked,
-    /// Where the database is that was there.
+    /// The new name of the database that was there.
     pub aside: Option<PathBuf>,
     /// Whether the master key of the backup was put beside the database.
     pub has_master_key_of_backup: bool,

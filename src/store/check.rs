@@ -1,4 +1,4 @@
-//! What a check of a database tells: what is wrong with it, and what a server on it would serve. Each store has the SQL
+//! The result of a check of a database: its problems, and what a server on it would serve. Each store has the SQL
 //! of its own tables (`sqlite/check.rs`, `postgres/check.rs`).
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use crate::domain::secret::{Keyring, OpenError, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::url::{Environment, ReceiverUrl};
 
-/// Rows of one problem that are named: a person looks at some, and no terminal is flooded.
+/// Rows of one problem that are named: enough for a person to begin with, and no terminal is flooded.
 const MAX_NAMED: usize = 20;
 
-/// Rows of one statement that are counted. What comes after them is not looked for: the database is damaged at large.
+/// Rows that one statement counts at most. With more, the whole database is damaged, and a number says no more.
 pub const MAX_COUNTED: usize = 10_000;
 
 /// What was found.
@@ -28,11 +28,11 @@ pub struct Checked {
     pub version: i64,
     /// What is wrong.
     pub problems: Vec<Problem>,
-    /// Why only the file was looked at, and not what its rows say.
+    /// Why only the file was checked, and not its rows.
     pub left_out: Option<String>,
-    /// What a server would serve, where the rows were looked at.
+    /// What a server would serve, if the rows were checked.
     pub contents: Option<Contents>,
-    /// What is sealed with master keys, where the rows were looked at.
+    /// What is sealed with master keys, if the rows were checked.
     pub seals: Seals,
 }
 
@@ -46,9 +46,9 @@ impl Checked {
 /// What is wrong with some rows of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
-    /// The table; empty where it is the file itself.
+    /// The table; empty for a problem of the file itself.
     pub table: String,
-    /// What is wrong, said of one row.
+    /// What is wrong with each of the rows.
     pub reason: String,
     /// How many rows: [`MAX_COUNTED`] at most.
     pub rows: usize,
@@ -72,7 +72,7 @@ pub struct Contents {
     pub accounts: u64,
     /// Endpoints by the name of their status.
     pub endpoints: BTreeMap<&'static str, u64>,
-    /// Events, those of tests too.
+    /// Events, including those of tests.
     pub events: u64,
     /// When the newest event was accepted.
     pub newest_event: Option<Timestamp>,
@@ -87,7 +87,7 @@ pub struct Contents {
 /// What is sealed with master keys: signing secrets, credentials, second factors.
 #[derive(Default, Debug)]
 pub struct Seals {
-    /// All of them.
+    /// How many there are.
     pub total: u64,
     /// Whether there were master keys to open them with.
     pub has_keys: bool,

@@ -2,8 +2,8 @@
 //!
 //! What a fence says after its language: nothing (`sh` runs in one session for each guide; `python`, `javascript` and
 //! `php` run by themselves), a file's name (the block is written there), or `install` (set-up that `scripts/test` has
-//! done). A package after `sh` means that `scripts/test-packages` runs the block. `json` must be JSON; `text` and `http` are only shown. What stands in `<!-- test: … -->` runs in the same
-//! session and is not shown: it is where a guide's claims are checked.
+//! done). A package after `sh` means that `scripts/test-packages` runs the block. `json` must be JSON; `text` and
+//! `http` are only shown. `<!-- test: … -->` runs in the same session and is not shown: it checks a guide's claims.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
