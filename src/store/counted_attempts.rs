@@ -29,7 +29,8 @@ pub(super) struct CountedAttempts {
 
 impl CountedAttempts {
     /// Reads the column `attempts`, JSON: a list of groups, each a time in milliseconds and a number of attempts. A
-    /// column that cannot be read is logged, and no attempt of the endpoint may begin for one window: its limit holds.
+    /// column that cannot be read is logged, and no attempt of the endpoint may begin for one window, which keeps
+    /// its limit.
     pub fn read(endpoint: EndpointKey, column: &[u8], now: Timestamp, asked_at: Instant) -> Self {
         let log = read_log(column);
         let is_changed = log.is_err();

@@ -1,10 +1,10 @@
-//! What a look at a database finds, for `aldaba doctor`. A look changes nothing, and the database may have any version.
+//! An inspection of a database, for `aldaba doctor`. It changes nothing, and the database may have any version.
 
 use super::compatible::Versions;
 use super::migrations::newest;
 use crate::domain::time::Timestamp;
 
-/// What a look at a database found.
+/// The result of an inspection.
 #[derive(Debug)]
 pub struct Inspection {
     /// The database's program and its version, such as `PostgreSQL 15.8`.
@@ -17,14 +17,14 @@ pub struct Inspection {
     pub refusals: Vec<String>,
     /// What weakens the promises of the program, and what to do.
     pub warnings: Vec<String>,
-    /// The time as the database has it.
+    /// The time of the database.
     pub time: Option<DatabaseTime>,
 }
 
 /// A time to compare this machine's clock with.
 #[derive(Clone, Copy, Debug)]
 pub enum DatabaseTime {
-    /// The server has a clock: this machine's is ahead of it by so many milliseconds.
+    /// PostgreSQL has a clock: this machine's clock is ahead of it by this many milliseconds.
     Ahead(i64),
     /// When the newest event or delivery was made.
     Newest(Timestamp),

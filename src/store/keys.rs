@@ -81,7 +81,7 @@ impl KeySource {
         }
     }
 
-    /// Writes these keys into the file, in place of what it held.
+    /// Writes these keys into the file, in place of the earlier keys.
     pub fn write_file(&self, keys: &[MasterKeyBytes]) -> Result<(), OpenError> {
         self.write(keys, |partial, path| std::fs::rename(partial, path))
     }

@@ -81,7 +81,7 @@ impl Store {
         }
     }
 
-    /// Goes on with other settings. Where their keys do not open what is stored, nothing changes.
+    /// Applies other settings. If their keys do not open the stored secrets, nothing changes.
     pub async fn reload(&self, settings: StoreSettings) -> Result<(), OpenError> {
         match self {
             Self::Sqlite(store) => store.reload(settings).await,

@@ -16,8 +16,9 @@ pub(super) const SCAN: usize = 1_000;
 /// Events that are looked at before the call that asks for a replay is answered.
 pub(super) const SCAN_AT_ONCE: usize = 5_000;
 
-/// How many deliveries a step may make, where so many of the endpoint's replays wait for their first attempt.
-/// Deliveries that are sent again by hand come on top. A window that is full gets more in larger steps.
+/// How many deliveries a step may make while `waiting` replayed deliveries of the endpoint wait for their first
+/// attempt. Deliveries that are sent again by hand are not counted. If less than half of the window is free, a step
+/// makes none, so that steps are large.
 pub(super) fn room(waiting: usize) -> usize {
     let free = REPLAY_WINDOW.saturating_sub(waiting);
     if free < REPLAY_WINDOW / 2 { 0 } else { free }

@@ -216,7 +216,7 @@ impl SettingsJson {
     }
 }
 
-/// What the column `settings` of an account holds.
+/// What the column `settings` of an account contains.
 pub(super) struct AccountSettings {
     pub metadata: Option<Metadata>,
     pub networks: AccountNetworks,

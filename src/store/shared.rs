@@ -142,7 +142,7 @@ impl Shared {
         self.settings.read().clone()
     }
 
-    /// Goes on with other settings, and with their keys where these are others. The keys must open what is stored.
+    /// Applies other settings, and their keys if these differ. The keys must open the stored secrets.
     pub fn set_settings(&self, settings: StoreSettings, keyring: Option<Keyring>) {
         *self.settings.write() = Arc::new(settings);
         if let Some(keyring) = keyring {

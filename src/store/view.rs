@@ -96,7 +96,7 @@ impl View {
         Some(target)
     }
 
-    /// The same, whether deliveries are on hold or not.
+    /// The same row, without regard to a hold.
     pub(super) fn committed_target(&self, endpoint: EndpointKey) -> Option<Arc<Target>> {
         read(&self.endpoints, |endpoints| endpoints.get(&endpoint).cloned())
     }
@@ -120,7 +120,7 @@ impl View {
         })
     }
 
-    /// Since when an operator holds all deliveries; `None` where nobody does.
+    /// Since when all deliveries are on hold; `None` if they are not.
     pub fn on_hold_since(&self) -> Option<Timestamp> {
         read(&self.on_hold_since, |since| *since)
     }

@@ -311,7 +311,7 @@ async fn files_that_are_no_place_for_a_backup_and_no_backup_are_refused() {
     std::fs::write(at.join("junk.db"), "no database".repeat(1_000)).expect("written");
     assert!(refused(at, &["restore", "junk.db", "--force"]).contains("cannot open the database"));
     std::fs::write(at.join("empty.db"), "").expect("written");
-    assert!(refused(at, &["restore", "empty.db", "--force"]).contains("is no database of Aldaba"));
+    assert!(refused(at, &["restore", "empty.db", "--force"]).contains("is not a database of Aldaba"));
     assert!(refused(at, &["restore", "missing.db"]).contains("there is no backup missing.db"));
     assert!(refused(at, &["restore", "aldaba.db", "--force"]).contains("the database itself"));
     std::fs::write(at.join("copy.db-wal"), "a part").expect("written");
@@ -403,7 +403,7 @@ async fn a_check_finds_rows_that_do_not_agree_and_ends_with_an_error() {
     let of_both = [
         ("UPDATE endpoints SET settings = '{'", "its settings cannot be read"),
         ("DELETE FROM endpoint_secrets", "it has no secret"),
-        ("UPDATE endpoints SET status = 9", "its status is none"),
+        ("UPDATE endpoints SET status = 9", "its status is unknown"),
     ];
     for (sql, problem) in of_store.into_iter().chain(of_both) {
         database::execute(at, sql).await;

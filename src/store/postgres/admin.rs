@@ -325,7 +325,7 @@ fn taken(error: tokio_postgres::Error) -> StoreError {
 }
 
 impl Store {
-    /// Goes on with other settings. Where their keys do not open what is stored, nothing changes.
+    /// Applies other settings. If their keys do not open the stored secrets, nothing changes.
     pub async fn reload(&self, settings: StoreSettings) -> Result<(), OpenError> {
         let keyring = self.shared.changed_keyring(&settings)?;
         if let Some(keyring) = &keyring {

@@ -82,7 +82,7 @@ pub(super) enum Change {
     Replay,
     /// The secrets are sealed with another master key.
     MasterKeys,
-    /// Deliveries were put on hold, or go on.
+    /// Deliveries were put on hold, or resumed.
     Hold,
 }
 

@@ -1,8 +1,7 @@
 //! A check of a PostgreSQL database, beside the nodes that work on it: whether its rows agree, and what a node would
-//! serve. The files are PostgreSQL's matter.
+//! serve. PostgreSQL checks its own files.
 //!
-//! Each statement is a snapshot of its own, so that none is held for long and what is compared is compared as of one
-//! moment.
+//! Each statement has a snapshot of its own. So no snapshot lasts long, and a statement compares rows of one moment.
 
 use std::sync::Arc;
 
@@ -28,18 +27,18 @@ use crate::store::migrations::newest;
 use crate::store::postgres_url::PostgresUrl;
 use crate::store::status::{is_open, literal};
 
-/// For statements that read whole tables: they take as long as it takes, and are planned for what is there.
+/// For statements that read whole tables: without a time limit, and with plans for the rows that are there.
 const WHOLE_TABLES: &str =
     "SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto";
 
-/// What must hold of the rows of a table: the table, and a query that finds rows for which it does not. Its columns are
-/// what names the row, and what is wrong with it.
+/// Rules for the rows of a table: the table, and a query that finds rows that break a rule. Its columns are the name of
+/// the row, and what is wrong with it.
 const ROW_CHECKS: &[(&str, &str)] = &[
     (
         "deliveries",
         concat!(
             "SELECT id, reason FROM (SELECT d.id::text AS id, CASE WHEN d.status NOT BETWEEN 0 AND 3 \
-             THEN 'its status is none' WHEN d.id <= d.event THEN 'its id is not after that of its event' \
+             THEN 'its status is unknown' WHEN d.id <= d.event THEN 'its id is not after that of its event' \
              WHEN n.key IS NULL THEN 'its endpoint is missing' WHEN n.deleted_at IS NOT NULL THEN NULL WHEN ",
             is_open!("d.status"),
             " AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = d.account AND q.delivery = d.id) \
@@ -69,7 +68,7 @@ const ROW_CHECKS: &[(&str, &str)] = &[
     (
         "endpoints",
         "SELECT id, reason FROM (SELECT e.id::text AS id, CASE WHEN e.status NOT BETWEEN 0 AND 2 \
-         THEN 'its status is none' WHEN e.ordering NOT BETWEEN 0 AND 1 THEN 'its ordering is none' \
+         THEN 'its status is unknown' WHEN e.ordering NOT BETWEEN 0 AND 1 THEN 'its ordering is unknown' \
          WHEN e.deleted_at IS NOT NULL THEN NULL WHEN NOT EXISTS (SELECT 1 FROM accounts a WHERE a.key = e.account) \
          THEN 'its account is missing' WHEN NOT EXISTS (SELECT 1 FROM endpoint_secrets s WHERE s.endpoint = e.key) \
          THEN 'it has no secret' WHEN EXISTS (SELECT t.type FROM unnest(string_to_array(e.events, ' ')) AS t(type) \
@@ -89,7 +88,7 @@ const ROW_CHECKS: &[(&str, &str)] = &[
     ),
     (
         "replays",
-        "SELECT r.id::text, 'its status is none, or its endpoint is missing' FROM replays r WHERE r.status \
+        "SELECT r.id::text, 'its status is unknown, or its endpoint is missing' FROM replays r WHERE r.status \
          NOT BETWEEN 0 AND 3 OR NOT EXISTS (SELECT 1 FROM endpoints e WHERE e.key = r.endpoint)",
     ),
     (
@@ -109,7 +108,7 @@ pub async fn check(url: Arc<PostgresUrl>, keys: &KeySource) -> Result<Checked, O
     let found = versions(&db).await.map_err(|error| failed(&error))?;
     drop(db);
     if found.version == 0 {
-        return Err(OpenError(format!("{shown} is no database of Aldaba")));
+        return Err(OpenError(format!("{shown} is not a database of Aldaba")));
     }
     found.admit(newest())?;
     let keyring = keys.find()?;
@@ -195,7 +194,7 @@ async fn note_rows(pool: &Pool, findings: &mut Findings, table: &str, sql: &str)
 async fn contents_of(pool: &Pool) -> Result<Contents, StoreError> {
     let endpoints = "SELECT status, count(*) AS total FROM endpoints WHERE deleted_at IS NULL GROUP BY status";
     let deliveries = "SELECT status, count(*) AS total FROM deliveries GROUP BY status";
-    // By the database's time, as everywhere.
+    // The time is that of the database, as in every other statement.
     let due = concat!(
         "SELECT count(*) AS total FROM queue q JOIN endpoints e ON e.key = q.endpoint WHERE e.deleted_at IS NULL \
          AND e.status = ",

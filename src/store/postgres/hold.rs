@@ -1,5 +1,5 @@
-//! Implements `Holds`: an operator holds all deliveries, and lets them go on. Nodes learn of it by the change feed. The
-//! row is read by `hold_row`.
+//! Implements `Holds`: an operator puts all deliveries on hold, and resumes them. Nodes learn of it by the change feed.
+//! `hold_row` reads the row.
 
 use super::change_feed::{Change, write_change};
 use super::hold_row::read;
@@ -22,7 +22,7 @@ impl Holds for Store {
             return Ok(since);
         }
         require(&tx, &self.pool, REQUIRES).await?;
-        // Of two that come at once, the second waits for the first, and fails.
+        // If two commands come at the same time, the second waits for the first, and fails.
         execute(&tx, "INSERT INTO settings (name, value) VALUES ($1, $2)", &[&ROW, &now.as_millis()]).await?;
         self.audit(&tx, &AuditRecord::of(None, Action::DeliveriesHeld, RESOURCE), now).await?;
         write_change(&tx, Change::Hold, now).await?;

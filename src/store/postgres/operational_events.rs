@@ -214,7 +214,7 @@ async fn subscribers(
     let asked: BTreeSet<(i64, &'static str)> =
         operational_events.iter().map(|event| (event.account.0, event.kind.name())).collect();
     let (accounts, types): (Vec<i64>, Vec<&str>) = asked.into_iter().unzip();
-    // The offset skips nothing: with it, each account and type is looked up by itself, whatever the tables hold.
+    // The offset skips nothing: with it, each account and type is looked up by itself, whatever is in the tables.
     let sql = "SELECT w.account, w.type, e.key, e.status, e.ordering \
                FROM unnest($1::bigint[], $2::text[]) AS w(account, type) CROSS JOIN LATERAL \
                (SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \

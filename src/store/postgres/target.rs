@@ -4,7 +4,7 @@
 //! finds the view's number in the database proves that everything in the view was current when the statement began.
 //! Whatever makes a delivery or claims it reads the number beside it, so that no attempt uses a view that is older than
 //! its delivery; and one that waited in memory uses no view that is older than [`MAX_AGE_BEFORE_ASKING`]. What was
-//! committed before (a rotation, a pause) holds for it, on any node.
+//! committed before (a rotation, a pause) counts for it, on any node.
 
 use std::sync::Arc;
 use std::time::Duration;

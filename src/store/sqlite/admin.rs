@@ -331,7 +331,7 @@ fn is_external_id_free(db: &Connection, external_id: Option<&str>, own: Option<A
 }
 
 impl Store {
-    /// Goes on with other settings. Where their keys do not open what is stored, nothing changes.
+    /// Applies other settings. If their keys do not open the stored secrets, nothing changes.
     pub async fn reload(&self, settings: StoreSettings) -> Result<(), OpenError> {
         let keyring = match self.shared.changed_keyring(&settings)? {
             Some(keyring) => {

@@ -1,7 +1,7 @@
 //! An online copy of a database file for a backup: all pages of one snapshot, in steps with pauses.
 //!
-//! SQLite's backup begins anew whenever another connection has written between two of its steps, and under load it
-//! would never end. Within a read transaction of its source it copies the snapshot of that transaction to the end
+//! SQLite's backup begins anew whenever another connection writes between two steps, and under load it would never end.
+//! Within a read transaction of the source, it copies the snapshot of that transaction to the end
 //! (`docs/decisions/0027-backup.md`).
 
 use std::fmt::Display;
@@ -44,7 +44,7 @@ pub fn back_up(database: &Path, keys: &KeySource, new: &NewBackup, now: Timestam
     let before = keys_of(keys, new)?;
     let source = open(database, database)?;
     begin_snapshot(&source).map_err(|error| failed(&error))?;
-    // The snapshot is sealed with a key of one of the two moments, should somebody rotate the key between them.
+    // The key may be rotated between the two reads: one of both keys then has sealed the secrets of the snapshot.
     let master_keys = merged(keys_of(keys, new)?, before);
     copy_pages(&source, partial.path(), new.rate_mib).map_err(|error| failed(&error))?;
     drop(source);
@@ -60,7 +60,7 @@ pub fn back_up(database: &Path, keys: &KeySource, new: &NewBackup, now: Timestam
     let events = count(&copy, "SELECT COUNT(*) AS total FROM events", []).map_err(|error| failed(&error))?;
     let newest_event = newest_event(&copy).map_err(|error| failed(&error))?;
     copy.close().map_err(|(_, error)| failed(&error))?;
-    // The key first: a backup that is there has the key that it was made with.
+    // The key is written first, so that a backup never stands without the key with which it was made.
     if let Some(master_keys) = master_keys {
         KeySource::file_of(&new.file).write_file(&master_keys)?;
     }
@@ -100,7 +100,7 @@ fn check_place(database: &Path, new: &NewBackup) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether there is a file, or a link that leads nowhere.
+/// Whether there is a file, or a link without a target.
 pub(super) fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
@@ -123,7 +123,7 @@ pub(super) fn begin_copy(place: &Path) -> std::io::Result<Partial> {
     Ok(partial)
 }
 
-/// The keys of the file, where they are to be in the backup.
+/// The keys of the key file, if they go into the backup.
 fn keys_of(keys: &KeySource, new: &NewBackup) -> Result<Option<Vec<MasterKeyBytes>>, OpenError> {
     if !new.with_master_key {
         return Ok(None);
@@ -138,7 +138,7 @@ fn keys_of(keys: &KeySource, new: &NewBackup) -> Result<Option<Vec<MasterKeyByte
     keys.read_file().map(Some)
 }
 
-/// The keys of now, and after them those of before that are no longer there.
+/// The current keys, and after them the earlier keys that are no longer among them.
 fn merged(now: Option<Vec<MasterKeyBytes>>, before: Option<Vec<MasterKeyBytes>>) -> Option<Vec<MasterKeyBytes>> {
     let (mut keys, before) = (now?, before?);
     let gone: Vec<MasterKeyBytes> = before.into_iter().filter(|key| !keys.contains(key)).collect();
@@ -153,10 +153,10 @@ fn begin_snapshot(source: &Connection) -> rusqlite::Result<()> {
     source.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
-/// Copies the snapshot of `source` into a new file, so many MiB a second at most.
+/// Copies the snapshot of `source` into a new file, at most `rate_mib` MiB a second.
 fn copy_pages(source: &Connection, to: &Path, rate_mib: u32) -> rusqlite::Result<()> {
     let mut copy = Connection::open(to)?;
-    // A copy that is interrupted is thrown away, and whoever has ordered a whole one syncs it.
+    // An interrupted copy is removed, and a whole copy is synced when it gets its name.
     copy.pragma_update(None, "journal_mode", "OFF")?;
     copy.pragma_update(None, "synchronous", "OFF")?;
     let page_size: i32 = source.pragma_query_value(None, "page_size", |row| row.get(0))?;
@@ -168,7 +168,7 @@ fn copy_pages(source: &Connection, to: &Path, rate_mib: u32) -> rusqlite::Result
         match backup.step(step_pages)? {
             StepResult::Done => break,
             StepResult::More => std::thread::sleep(step_time.saturating_sub(began.elapsed())),
-            // Nobody else has the copy, and nobody keeps a reader of the source waiting.
+            // No other process uses the copy, and a reader of the source never waits.
             _ => return Err(in_use()),
         }
     }

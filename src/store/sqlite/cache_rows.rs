@@ -27,7 +27,7 @@ pub(super) fn known_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Known
 /// A row of the cache before its settings are read and its secrets are opened.
 pub(super) struct StoredRow {
     pub endpoint: StoredEndpoint,
-    /// An error where the column holds no text.
+    /// The error of a column that is not text.
     pub settings: rusqlite::Result<String>,
     pub events: Vec<String>,
     pub health: EndpointHealth,

@@ -1,8 +1,8 @@
 //! A check of a database file, beside a running server too: whether SQLite can read all of it, whether its rows agree,
 //! and what a server on it would serve.
 //!
-//! Each statement is a snapshot of its own. So the log begins anew between two of them, and what is compared is
-//! compared as of one moment.
+//! Each statement has a snapshot of its own. So the write-ahead log can begin anew between two statements, and a
+//! statement compares rows of one moment.
 
 use std::path::Path;
 
@@ -31,14 +31,14 @@ use crate::store::status::{is_finished, is_open, literal};
 /// Faults of the file that SQLite lists.
 const MAX_FAULTS: u32 = 20;
 
-/// What must hold of the rows of a table: the table, and a query that finds rows for which it does not. Its columns are
-/// what names the row, and what is wrong with it.
+/// Rules for the rows of a table: the table, and a query that finds rows that break a rule. Its columns are the name of
+/// the row, and what is wrong with it.
 const ROW_CHECKS: &[(&str, &str)] = &[
     (
         "deliveries",
         concat!(
             "SELECT id, reason FROM (SELECT d.id AS id, CASE WHEN d.status NOT BETWEEN 0 AND 3 \
-             THEN 'its status is none' WHEN d.id <= d.event THEN 'its id is not after that of its event' \
+             THEN 'its status is unknown' WHEN d.id <= d.event THEN 'its id is not after that of its event' \
              WHEN NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event) THEN 'its event is missing' \
              WHEN NOT EXISTS (SELECT 1 FROM endpoints n WHERE n.key = d.endpoint) THEN 'its endpoint is missing' WHEN ",
             is_finished!("d.status"),
@@ -70,8 +70,9 @@ const ROW_CHECKS: &[(&str, &str)] = &[
     ),
     (
         "endpoints",
-        "SELECT id, reason FROM (SELECT e.id AS id, CASE WHEN e.status NOT BETWEEN 0 AND 2 THEN 'its status is none' \
-         WHEN e.ordering NOT BETWEEN 0 AND 1 THEN 'its ordering is none' WHEN e.deleted_at IS NOT NULL THEN NULL \
+        "SELECT id, reason FROM (SELECT e.id AS id, CASE WHEN e.status NOT BETWEEN 0 AND 2 \
+         THEN 'its status is unknown' WHEN e.ordering NOT BETWEEN 0 AND 1 THEN 'its ordering is unknown' \
+         WHEN e.deleted_at IS NOT NULL THEN NULL \
          WHEN NOT EXISTS (SELECT 1 FROM accounts a WHERE a.key = e.account) THEN 'its account is missing' \
          WHEN NOT EXISTS (SELECT 1 FROM endpoint_secrets s WHERE s.endpoint = e.key) THEN 'it has no secret' \
          WHEN c.endpoint IS NULL THEN 'its counters are missing' WHEN c.deliveries_total <> (SELECT COUNT(*) \
@@ -90,7 +91,7 @@ const ROW_CHECKS: &[(&str, &str)] = &[
     ),
     (
         "replays",
-        "SELECT r.id, reason FROM (SELECT id, CASE WHEN status NOT BETWEEN 0 AND 3 THEN 'its status is none' \
+        "SELECT r.id, reason FROM (SELECT id, CASE WHEN status NOT BETWEEN 0 AND 3 THEN 'its status is unknown' \
          WHEN NOT EXISTS (SELECT 1 FROM endpoints e WHERE e.key = replays.endpoint) THEN 'its endpoint is missing' END \
          AS reason FROM replays) AS r WHERE reason IS NOT NULL",
     ),
@@ -122,12 +123,12 @@ pub(super) fn open(path: &Path, shown: &Path) -> Result<Connection, OpenError> {
     let db = inspector(path).map_err(failed)?;
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if version == 0 {
-        return Err(OpenError(format!("{shown} is no database of Aldaba")));
+        return Err(OpenError(format!("{shown} is not a database of Aldaba")));
     }
     Ok(db)
 }
 
-/// The same of a file that is open.
+/// Checks a file that is open.
 pub(super) fn check_open(db: &Connection, keyring: Option<&Keyring>, now: Timestamp) -> Result<Checked, OpenError> {
     let mut findings = Findings::default();
     for fault in faults(db, "integrity_check") {
@@ -140,7 +141,7 @@ pub(super) fn check_open(db: &Connection, keyring: Option<&Keyring>, now: Timest
     let mut contents = None;
     if left_out.is_none() {
         let mut rows = RowChecks { findings: &mut findings, seals: &mut seals, keyring };
-        // Where the file is damaged, a statement may end early: what it has found is told all the same.
+        // If the file is damaged, a statement may end early: what it has found is reported all the same.
         match check_rows(db, &mut rows).and_then(|()| contents_of(db, now)) {
             Ok(found) => contents = Some(found),
             Err(error) if rows.findings.is_empty() => return Err(unreadable(&error)),

@@ -1,4 +1,4 @@
-//! Implements `Holds`: an operator holds all deliveries, and lets them go on. The row is in `hold_row`.
+//! Implements `Holds`: an operator puts all deliveries on hold, and resumes them. `hold_row` has the row.
 
 use super::hold_row::{begin, end, read};
 use super::store::Store;

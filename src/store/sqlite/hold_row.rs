@@ -14,7 +14,7 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     Ok(since.map(Timestamp::from_millis))
 }
 
-/// Writes that deliveries are on hold from now on. A hold that is there stays as it is.
+/// Writes that deliveries are on hold from now on. An earlier hold stays as it is.
 pub(super) fn begin(db: &Connection, now: Timestamp) -> Result<(), StoreError> {
     require(db, REQUIRES)?;
     let sql = "INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
@@ -22,7 +22,7 @@ pub(super) fn begin(db: &Connection, now: Timestamp) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes that deliveries are on hold no more.
+/// Ends the hold.
 pub(super) fn end(db: &Connection) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM settings WHERE name = ?1")?.execute([ROW])?;
     Ok(())

@@ -133,7 +133,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
         let memory = row.map(|row| row.memory.clone());
         let permit = match (&body, memory) {
             (Some(_), Some(memory)) if tx.cache.is_on_hold() => {
-                // What comes right after the hold does not pass this.
+                // A delivery that is accepted right after the hold does not pass this one.
                 memory.note_stored(true);
                 None
             }

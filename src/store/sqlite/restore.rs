@@ -14,12 +14,13 @@ use crate::store::check::Checked;
 use crate::store::errors::OpenError;
 use crate::store::keys::KeySource;
 
-/// Restores `database`, whose master keys are `keys`. Where it fails, what was there is where it was, or aside.
+/// Restores `database`, whose master keys are `keys`. If it fails, an earlier database is there still, under its own or
+/// its new name.
 pub fn restore(database: &Path, keys: &KeySource, new: &NewRestore, now: Timestamp) -> Result<Restored, OpenError> {
     check_places(database, new)?;
     let failed =
         |error: &dyn Display| OpenError(format!("cannot restore the database {}: {error}", database.display()));
-    // No server starts beside this.
+    // With this lock no server can start.
     let lock = peer::take_lock(database)?;
     if is_there(database) && !new.replace {
         let shown = database.display();
@@ -48,12 +49,12 @@ pub fn restore(database: &Path, keys: &KeySource, new: &NewRestore, now: Timesta
     }
     let had_database = is_there(&aside);
     partial.finish().map_err(|error| failed(&error))?;
-    // What servers of the other database have read says nothing of this one.
+    // The generation in the lock file is that of the earlier database.
     lock.set_len(0).map_err(|error| failed(&error))?;
     Ok(Restored { made_at, checked, aside: had_database.then_some(aside), has_master_key_of_backup })
 }
 
-/// Refuses what is no whole backup.
+/// Refuses a file that is not a whole backup.
 fn check_places(database: &Path, new: &NewRestore) -> Result<(), OpenError> {
     let shown = new.file.display();
     if !new.file.is_file() {
@@ -94,8 +95,8 @@ fn check_findings(checked: &Checked, has_keys: bool, keys: &KeySource, new: &New
     Ok(())
 }
 
-/// Gives what is in the place of the database another name, which it returns. SQLite would read a log that stays as a
-/// part of what is restored.
+/// Renames the files in the place of the database, and returns the new name. SQLite would read a log that stays there
+/// as a part of the restored database.
 fn put_aside(database: &Path, now: Timestamp) -> std::io::Result<PathBuf> {
     let stamp: String = now.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     let aside = beside(database, &format!(".before-restore-{stamp}"));
@@ -112,7 +113,7 @@ fn put_aside(database: &Path, now: Timestamp) -> std::io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Puts the master key of the backup in its place. Another key that is there is put aside.
+/// Puts the master key of the backup in its place. Another key that is there gets a new name.
 fn put_master_key(keys: &KeySource, of_backup: &KeySource, aside: &Path) -> Result<(), OpenError> {
     let master_keys = of_backup.read_file()?;
     if keys.exists() && keys.read_file().is_ok_and(|own| own == master_keys) {
