@@ -1,4 +1,4 @@
-//! Rows that cannot be read. Each holds up what it is about, and nothing else.
+//! Rows that cannot be read. Each stops its own endpoint or account, and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `aldaba doctor` in good surroundings and in bad ones.
+//! `aldaba doctor` on a machine with faults and without.
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;

@@ -91,7 +91,7 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// And with them.
+    /// The same with credentials.
     pub fn url_with(&self, password: &str) -> String {
         format!("http://{USER}:{password}@127.0.0.1:{}", self.port)
     }

@@ -1,4 +1,4 @@
-//! SIGHUP: a running server takes over changed settings, says which, and never ends of it.
+//! SIGHUP: a running server takes over changed settings, logs which, and never ends because of it.
 
 use std::path::Path;
 
@@ -94,7 +94,7 @@ async fn a_server_takes_over_changed_settings_and_names_those_that_need_a_restar
     assert!(error.starts_with("timed out after 1s"), "{error}");
     logged(&f.server, " DEBUG ").await;
 
-    // What needs a restart is told again until there was one, and what holds is not.
+    // A setting that needs a restart is named at each reload, and a setting in force is not.
     f.reload(changed);
     let logs = logged(&f.server, "the settings were read again").await;
     assert_eq!(logs.matches("the settings were reloaded").count(), 1, "{logs}");

@@ -1,4 +1,4 @@
-"""What the packages hold: checksums, bills of materials, manual, completions, settings, and a tarball that works."""
+"""What the packages contain: checksums, bills of materials, manual, completions, settings, and a tarball that works."""
 
 import gzip
 import json
