@@ -15,6 +15,10 @@ const OTHERS: u32 = 0o077;
 #[cfg(unix)]
 const OTHERS_READ: u32 = 0o044;
 
+/// That every user may read.
+#[cfg(unix)]
+const ALL_READ: u32 = 0o004;
+
 /// That group and others may write.
 #[cfg(unix)]
 const OTHERS_WRITE: u32 = 0o022;
@@ -183,6 +187,20 @@ pub fn access(path: &Path) -> io::Result<Access> {
 #[cfg(not(unix))]
 pub fn access(path: &Path) -> io::Result<Access> {
     std::fs::metadata(path).map(|_| Access { is_ours: true, others_read: false, others_write: false })
+}
+
+/// Whether every user of the machine may read a file. Which group may is left to its owner.
+#[cfg(unix)]
+pub fn all_may_read(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    Ok(std::fs::metadata(path)?.mode() & ALL_READ != 0)
+}
+
+/// Where the system has no modes, not every user may.
+#[cfg(not(unix))]
+pub fn all_may_read(path: &Path) -> io::Result<bool> {
+    std::fs::metadata(path).map(|_| false)
 }
 
 /// Makes a folder of our own, where it is missing.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::finding::{Context, Finding};
 use crate::clock::{Random, SystemRandom};
-use crate::private_files::{self, Access, access, folder_of};
+use crate::private_files::{self, Access, access, all_may_read, folder_of};
 use crate::server::{max_connections, open_files as limit_of_open_files};
 use crate::store::Database;
 use crate::store::keys::KeySource;
@@ -148,15 +148,11 @@ pub(super) async fn files(context: Arc<Context>) -> Vec<Finding> {
 fn settings_file(context: &Context) -> Vec<Finding> {
     let Some(file) = &context.file else { return Vec::new() };
     let shown = file.display().to_string();
-    let is_open = context.effective.has_secret_in(&shown) && access(file).is_ok_and(|found| found.others_read);
-    let warning = || {
-        Finding::warning(
-            FILES,
-            format!("{shown} has a secret and others can read it"),
-            "remove the rights of others by chmod go=",
-        )
-    };
-    if is_open { vec![warning()] } else { Vec::new() }
+    // The package gives the file to root and lets the group of the server read it.
+    let is_open = context.effective.has_secret_in(&shown) && all_may_read(file).unwrap_or(false);
+    let found = || format!("{shown} has a secret and every user can read it");
+    let advice = "remove the right of all users by chmod o=";
+    if is_open { vec![Finding::warning(FILES, found(), advice)] } else { Vec::new() }
 }
 
 fn database_files(database: &Path, keys: &KeySource) -> Vec<Finding> {
