@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::reader::{Reader, list};
 use super::table::MAX_DNS_SERVERS;
 use crate::domain::egress_rules::{EgressRules, Nat64Prefix};
-use crate::domain::network_rules::NetworkRules;
+use crate::domain::network_rules::{NetworkRules, canonical};
 use crate::domain::source_addresses::SourceAddresses;
 
 /// The port of a name server that is given without one (RFC 1035, section 4.2).
@@ -25,9 +25,8 @@ impl Reader {
     }
 
     pub(super) fn networks(&mut self, name: &str) -> Vec<IpNet> {
-        self.take(name, |text| {
-            list(text).map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
-        })
+        let parse = |part: &str| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok().map(canonical);
+        self.take(name, |text| list(text).map(parse).collect())
     }
 
     pub(super) fn source_addresses(&mut self) -> SourceAddresses {

@@ -37,6 +37,16 @@ impl NetworkRules {
     }
 }
 
+/// A network as the guard compares it: `::ffff:10.0.0.0/104` becomes `10.0.0.0/8`. In the form of IPv6 it would contain
+/// no IPv4 address, and deny none.
+pub fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
+        (Some(v4), Some(length)) => IpNet::new(v4.into(), length).expect("an IPv6 prefix has at most 128 bits"),
+        _ => network,
+    }
+}
+
 /// What an operator has set for an account beside the server's rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountNetworks {
@@ -69,10 +79,10 @@ impl NetworkList {
         let mut networks: Vec<IpNet> = Vec::with_capacity(texts.len());
         for text in texts {
             let network: IpNet = text.as_ref().parse().ok()?;
-            if network != network.trunc() || networks.contains(&network) {
+            if network != network.trunc() || networks.contains(&canonical(network)) {
                 return None;
             }
-            networks.push(network);
+            networks.push(canonical(network));
         }
         Some(Self(networks))
     }
@@ -106,6 +116,27 @@ mod tests {
         ] {
             assert_eq!(NetworkList::parse(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_network_of_ipv4_addresses_in_the_form_of_ipv6_is_one_of_ipv4() {
+        for (text, expected) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::ffff:0.0.0.0/95"),
+            ("::10.0.0.0/104", "::10.0.0.0/104"),
+            ("fd00:7::/32", "fd00:7::/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            let network = |text: &str| text.parse::<IpNet>().expect(text);
+            assert_eq!(canonical(network(text)), network(expected), "{text}");
+        }
+        let deny = NetworkList::parse(&["::ffff:1.2.3.0/120"]);
+        assert_eq!(deny.as_ref().map(NetworkList::strings), Some(vec!["1.2.3.0/24".to_owned()]));
+        let rules = AccountNetworks { allow: None, deny }.rules().expect("rules");
+        assert!(rules.denies("1.2.3.4".parse().expect("an address")));
+        assert_eq!(NetworkList::parse(&["10.0.0.0/8", "::ffff:10.0.0.0/104"]), None);
     }
 
     #[test]

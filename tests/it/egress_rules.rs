@@ -28,9 +28,16 @@ async fn in_production_an_address_inside_another_decides() {
 
 #[tokio::test]
 async fn nothing_is_sent_to_a_network_that_the_operator_denies() {
-    let app = App::with(&[("ENVIRONMENT", "production"), ("EGRESS__DENY_NETWORKS", "1.2.3.0/24,2a00:9::/32")]).await;
+    let denied = "1.2.3.0/24,2a00:9::/32,::ffff:1.2.5.0/120,::ffff:1.2.6.7";
+    let app = App::with(&[("ENVIRONMENT", "production"), ("EGRESS__DENY_NETWORKS", denied)]).await;
     let create = |url: &str| app.post("/v1/webhooks", json!({ "url": url, "events": [EVENT] }));
-    for denied in ["https://1.2.3.4/", "https://[2a00:9::1]/", "https://[2001:4860::5efe:1.2.3.4]/"] {
+    for denied in [
+        "https://1.2.3.4/",
+        "https://[2a00:9::1]/",
+        "https://[2001:4860::5efe:1.2.3.4]/",
+        "https://1.2.5.6/",
+        "https://1.2.6.7/",
+    ] {
         create(denied).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
     }
     create("https://1.2.4.4/").await.expect(201);
