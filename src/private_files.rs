@@ -3,6 +3,8 @@
 //! Modes are set by path: a process that closes any handle of an SQLite file loses its locks on that file. Where the
 //! system has no modes, nothing is done.
 
+#[cfg(unix)]
+use std::fs::TryLockError;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -73,8 +75,10 @@ impl Partial {
         let path = beside(place, ".new");
         let mut made = options().create_new(true).open(&path);
         if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            // A process that writes it has its lock. A link that somebody has put there is removed, and not followed.
-            lock(&options().open(&path)?)?;
+            // A process that writes it has its lock. A link or a pipe that is there is removed, and not opened.
+            if path.symlink_metadata()?.is_file() {
+                lock(&options().open(&path)?)?;
+            }
             std::fs::remove_file(&path)?;
             made = options().create_new(true).open(&path);
         }
@@ -93,28 +97,59 @@ impl Partial {
         &self.file
     }
 
+    /// Waits until the disk has the file: the rename needs no more space.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     /// Renames the file to its place, over a file that is there. The result outlasts a loss of power.
     pub fn finish(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
+        self.sync()?;
+        if !self.is_there()? {
+            let path = self.path.display();
+            return Err(io::Error::other(format!("another process has replaced {path}")));
+        }
         std::fs::rename(&self.path, &self.place)?;
         self.is_whole = true;
         sync_folder(&self.place)
+    }
+
+    /// Whether the file has its name still: whoever may write to the folder can give the name to another one.
+    #[cfg(unix)]
+    fn is_there(&self) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let (ours, found) = (self.file.metadata()?, self.path.symlink_metadata()?);
+        Ok((ours.dev(), ours.ino()) == (found.dev(), found.ino()))
+    }
+
+    /// Where the system tells no files apart, it has.
+    #[cfg(not(unix))]
+    fn is_there(&self) -> io::Result<bool> {
+        Ok(true)
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.is_whole {
+        if !self.is_whole && self.is_there().unwrap_or(false) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Takes the lock of a file that only one process may write.
+/// Takes the lock of a file that only one process may write. A file system without locks, such as that of a network, is
+/// no reason not to write.
 #[cfg(unix)]
 fn lock(file: &File) -> io::Result<()> {
-    let taken = |_| io::Error::new(io::ErrorKind::WouldBlock, "another process is writing it");
-    file.try_lock().map_err(taken)
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::new(io::ErrorKind::WouldBlock, "another process is writing it"))
+        }
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Takes no lock: here it would keep this process's own handles out as well.
@@ -248,5 +283,27 @@ mod tests {
         second.finish().expect("finished");
         assert_eq!(std::fs::read_to_string(&place).expect("a file"), "after");
         assert!(!beside(&place, ".new").exists());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_others_put_in_the_place_of_a_file_is_neither_opened_nor_taken_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (place, other) = (folder.path().join("a"), folder.path().join("other"));
+        let partial = beside(&place, ".new");
+        std::fs::write(&other, "of somebody else").expect("written");
+        std::os::unix::fs::symlink(&other, &partial).expect("linked");
+        let first = Partial::begin(&place).expect("begun");
+        first.file().write_all(b"ours").expect("written");
+        std::fs::rename(&other, &partial).expect("replaced");
+        let refused = first.finish().expect_err("refused").to_string();
+        assert!(refused.contains("another process has replaced"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&partial).expect("it stays"), "of somebody else");
+        assert!(!place.exists());
+        std::fs::remove_file(&partial).expect("removed");
+        // To open a pipe would wait for a reader.
+        rustix::fs::mkfifoat(rustix::fs::CWD, &partial, rustix::fs::Mode::RUSR).expect("a pipe");
+        Partial::begin(&place).expect("begun").finish().expect("finished");
+        assert!(place.metadata().expect("a file").is_file());
     }
 }
