@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::errors::OpenError;
 use crate::clock::Random;
 use crate::domain::secret::Keyring;
-use crate::private_files;
+use crate::private_files::{self, Partial};
 
 /// A 32-byte master key that wipes itself.
 pub type MasterKeyBytes = Zeroizing<[u8; 32]>;
@@ -120,6 +120,19 @@ impl KeySource {
         })
     }
 
+    /// Writes these keys beside the file, from where [`Partial::finish`] puts them in its place without any more space.
+    /// `None` where the settings give the keys.
+    pub(super) fn write_beside(&self, keys: &[MasterKeyBytes]) -> Result<Option<Partial>, OpenError> {
+        let Some(path) = self.path() else { return Ok(None) };
+        let written = (|| {
+            let partial = Partial::begin(path)?;
+            partial.file().write_all(lines(keys).as_bytes())?;
+            partial.sync()?;
+            Ok::<_, std::io::Error>(Some(partial))
+        })();
+        written.map_err(|error| cannot_write(path, &error))
+    }
+
     /// Writes beside and puts into place, so that a crash leaves the old file or the new one.
     fn write(
         &self,
@@ -127,11 +140,6 @@ impl KeySource {
         put: impl Fn(&Path, &Path) -> std::io::Result<()>,
     ) -> Result<(), OpenError> {
         let Some(path) = self.path() else { return Ok(()) };
-        let mut text = Zeroizing::new(String::new());
-        for key in keys {
-            text.push_str(&Zeroizing::new(hex::encode(**key)));
-            text.push('\n');
-        }
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
         let partial = path.with_extension(format!("master-key.{}-{number}", std::process::id()));
         let written = (|| {
@@ -141,13 +149,27 @@ impl KeySource {
                 _ => {}
             }
             let mut file = private_files::options().create_new(true).open(&partial)?;
-            file.write_all(text.as_bytes())?;
+            file.write_all(lines(keys).as_bytes())?;
             file.sync_all()?;
             put(&partial, path)?;
             private_files::sync_folder(path)
         })();
-        written.map_err(|e| OpenError(format!("cannot write the master key file {}: {e}", path.display())))
+        written.map_err(|error| cannot_write(path, &error))
     }
+}
+
+/// The content of a file with these keys.
+fn lines(keys: &[MasterKeyBytes]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::new());
+    for key in keys {
+        text.push_str(&Zeroizing::new(hex::encode(**key)));
+        text.push('\n');
+    }
+    text
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> OpenError {
+    OpenError(format!("cannot write the master key file {}: {error}", path.display()))
 }
 
 /// Puts the first key into place, unless another process was faster: its key is the one that counts.

@@ -8,7 +8,7 @@ use super::backup::{COMPANIONS, begin_copy, is_there, place_of, take_time};
 use super::connection::writer_connection;
 use super::{check, hold_row, peer};
 use crate::domain::time::Timestamp;
-use crate::private_files::beside;
+use crate::private_files::{Partial, beside};
 use crate::store::backup::{NewRestore, Restored};
 use crate::store::check::Checked;
 use crate::store::errors::OpenError;
@@ -43,12 +43,17 @@ pub fn restore(database: &Path, keys: &KeySource, new: &NewRestore, now: Timesta
     }
     // The last connection takes the log into the file.
     db.close().map_err(|(_, error)| failed(&error))?;
+    // What needs space comes before the database gets another name: on a full disk everything stays where it was.
+    let master_keys = if has_master_key_of_backup { new_master_keys(keys, &of_backup)? } else { None };
+    partial.sync().map_err(|error| failed(&error))?;
     let aside = put_aside(database, now).map_err(|error| failed(&error))?;
-    if has_master_key_of_backup {
-        put_master_key(keys, &of_backup, &aside)?;
-    }
     let had_database = is_there(&aside);
-    partial.finish().map_err(|error| failed(&error))?;
+    let put = put_master_keys(keys, master_keys, &aside).and_then(|()| partial.finish());
+    put.map_err(|error| {
+        let stays =
+            if had_database { format!(". The database that was there is {}", aside.display()) } else { String::new() };
+        failed(&format!("{error}{stays}"))
+    })?;
     // The generation in the lock file is that of the earlier database.
     lock.set_len(0).map_err(|error| failed(&error))?;
     Ok(Restored { made_at, checked, aside: had_database.then_some(aside), has_master_key_of_backup })
@@ -113,17 +118,64 @@ fn put_aside(database: &Path, now: Timestamp) -> std::io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Puts the master key of the backup in its place. Another key that is there gets a new name.
-fn put_master_key(keys: &KeySource, of_backup: &KeySource, aside: &Path) -> Result<(), OpenError> {
+/// Writes the master keys of the backup beside the file of those that are there. `None` if these are the same.
+fn new_master_keys(keys: &KeySource, of_backup: &KeySource) -> Result<Option<Partial>, OpenError> {
     let master_keys = of_backup.read_file()?;
     if keys.exists() && keys.read_file().is_ok_and(|own| own == master_keys) {
-        return Ok(());
+        return Ok(None);
     }
+    keys.write_beside(&master_keys)
+}
+
+/// Renames them to their place. Another key that is there gets a new name.
+fn put_master_keys(keys: &KeySource, new: Option<Partial>, aside: &Path) -> std::io::Result<()> {
+    let Some(new) = new else { return Ok(()) };
     if let Some(path) = keys.path().filter(|path| is_there(path)) {
-        let to = beside(aside, ".master-key");
-        let shown = path.display();
-        std::fs::rename(path, to)
-            .map_err(|error| OpenError(format!("cannot put the master key {shown} aside: {error}")))?;
+        std::fs::rename(path, beside(aside, ".master-key"))?;
     }
-    keys.write_file(&master_keys)
+    new.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::sqlite::migrate::migrate;
+
+    /// A database with an event type of this name.
+    fn database(path: &Path, name: &str) {
+        let mut db = writer_connection(path).expect("opens");
+        migrate(&mut db, &SystemClock).expect("migrated");
+        db.execute("UPDATE event_types SET name = ?1 WHERE name = (SELECT MIN(name) FROM event_types)", [name])
+            .expect("named");
+        db.close().expect("closed");
+    }
+
+    #[test]
+    fn what_is_there_stays_in_its_place_where_the_master_key_cannot_be_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, file) = (folder.path().join("a.db"), folder.path().join("backup.db"));
+        database(&path, "of.now");
+        database(&file, "of.the.backup");
+        KeySource::file_of(&file).write_file(&[Zeroizing::new([7; 32])]).expect("written");
+        let new = NewRestore { file, hold: false, replace: true, without_master_key: false, with_problems: false };
+        let restored = |keys: &KeySource| restore(&path, keys, &new, Timestamp::from_millis(1_800_000_000_000));
+        let refused = restored(&KeySource::File(folder.path().join("missing/key"))).err().expect("refused");
+        assert!(refused.0.contains("cannot write the master key file"), "{}", refused.0);
+        let has = |path: &Path, name: &str| {
+            let db = writer_connection(path).expect("opens");
+            db.prepare("SELECT 1 FROM event_types WHERE name = ?1").expect("prepared").exists([name]).expect("read")
+        };
+        assert!(has(&path, "of.now"));
+        let names = || std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("one").file_name());
+        let left =
+            names().filter(|name| name.to_string_lossy().contains("before") || name.to_string_lossy().contains("new"));
+        assert_eq!(left.count(), 0);
+        let done = restored(&KeySource::file_of(&path)).expect("restored");
+        assert!(has(&path, "of.the.backup") && has(&done.aside.expect("it is aside"), "of.now"));
+        let keys = KeySource::file_of(&path).read_file().expect("keys");
+        assert!(keys == [Zeroizing::new([7u8; 32])]);
+    }
 }
