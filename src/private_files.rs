@@ -1,4 +1,5 @@
-//! Files that only their owner may read and write (0600), and folders that only their owner may enter (0700).
+//! Files that only their owner may read and write (0600), folders that only their owner may enter (0700), and the room
+//! that their disk has.
 //!
 //! Modes are set by path: a process that closes any handle of an SQLite file loses its locks on that file. Where the
 //! system has no modes, nothing is done.
@@ -222,6 +223,35 @@ pub fn access(path: &Path) -> io::Result<Access> {
 #[cfg(not(unix))]
 pub fn access(path: &Path) -> io::Result<Access> {
     std::fs::metadata(path).map(|_| Access { is_ours: true, others_read: false, others_write: false })
+}
+
+/// Bytes that this user may still write in a folder; `None` where the system does not tell.
+#[cfg(unix)]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    // Some file systems of networks tell of no blocks at all.
+    (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Nothing is known where the system has other calls.
+#[cfg(not(unix))]
+pub fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
+/// Whether two folders are on one disk.
+#[cfg(unix)]
+pub fn are_on_one_disk(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let disk = |folder: &Path| std::fs::metadata(folder).ok().map(|found| found.dev());
+    disk(one).is_some_and(|found| Some(found) == disk(other))
+}
+
+/// Nothing is known where the system has other calls.
+#[cfg(not(unix))]
+pub fn are_on_one_disk(_: &Path, _: &Path) -> bool {
+    false
 }
 
 /// Whether every user of the machine may read a file. Which group may is left to its owner.

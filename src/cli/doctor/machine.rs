@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::finding::{Context, Finding};
 use crate::clock::{Random, SystemRandom};
-use crate::private_files::{self, Access, access, all_may_read, folder_of};
+use crate::private_files::{self, Access, access, all_may_read, folder_of, free_bytes};
 use crate::server::{max_connections, open_files as limit_of_open_files};
 use crate::store::Database;
 use crate::store::keys::KeySource;
@@ -74,7 +74,7 @@ fn of_folder(folder: &Path) -> Vec<Finding> {
     } else {
         Finding::ok(DISK, speed)
     };
-    [Some(speed), space(folder)].into_iter().flatten().collect()
+    [Some(speed), free_bytes(folder).map(judged_space)].into_iter().flatten().collect()
 }
 
 /// Times of writes that wait for the disk.
@@ -107,17 +107,6 @@ impl Drop for Removed {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
-}
-
-#[cfg(unix)]
-fn space(folder: &Path) -> Option<Finding> {
-    let found = rustix::fs::statvfs(folder).ok()?;
-    Some(judged_space(found.f_bavail.saturating_mul(found.f_frsize)))
-}
-
-#[cfg(not(unix))]
-fn space(_: &Path) -> Option<Finding> {
-    None
 }
 
 fn judged_space(bytes: u64) -> Finding {

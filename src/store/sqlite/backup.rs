@@ -13,9 +13,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::check::{faults, newest_event, open};
 use super::columns::count;
-use super::connection::{inspector, writer_connection};
+use super::connection::{KEPT_BYTES, inspector, writer_connection};
 use crate::domain::time::Timestamp;
-use crate::private_files::{Partial, beside, folder_of};
+use crate::private_files::{Partial, are_on_one_disk, beside, folder_of, free_bytes};
 use crate::store::backup::{BackedUp, NewBackup};
 use crate::store::errors::OpenError;
 use crate::store::keys::{KeySource, MasterKeyBytes};
@@ -44,6 +44,10 @@ pub fn back_up(database: &Path, keys: &KeySource, new: &NewBackup, now: Timestam
     let before = keys_of(keys, new)?;
     let source = open(database, database)?;
     begin_snapshot(&source).map_err(|error| failed(&error))?;
+    if are_on_one_disk(folder_of(database), folder_of(&new.file)) {
+        let bytes = bytes_of(&source).map_err(|error| failed(&error))?;
+        check_room(bytes, free_bytes(folder_of(&new.file))).map_err(|error| failed(&error))?;
+    }
     // The key may be rotated between the two reads: one of both keys then has sealed the secrets of the snapshot.
     let master_keys = merged(keys_of(keys, new)?, before);
     copy_pages(&source, partial.path(), new.rate_mib).map_err(|error| failed(&error))?;
@@ -60,6 +64,7 @@ pub fn back_up(database: &Path, keys: &KeySource, new: &NewBackup, now: Timestam
     let events = count(&copy, "SELECT COUNT(*) AS total FROM events", []).map_err(|error| failed(&error))?;
     let newest_event = newest_event(&copy).map_err(|error| failed(&error))?;
     copy.close().map_err(|(_, error)| failed(&error))?;
+    partial.sync().map_err(|error| failed(&error))?;
     // The key is written first, so that a backup never stands without the key with which it was made.
     if let Some(master_keys) = master_keys {
         KeySource::file_of(&new.file).write_file(&master_keys)?;
@@ -153,6 +158,26 @@ fn begin_snapshot(source: &Connection) -> rusqlite::Result<()> {
     source.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
+/// Bytes of the snapshot of `source`.
+fn bytes_of(source: &Connection) -> rusqlite::Result<u64> {
+    let number = |pragma: &str| source.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    Ok(u64::try_from(number("page_count")? * number("page_size")?).unwrap_or_default())
+}
+
+/// Refuses a copy for which the disk of the database has no room: it would fill the disk, and all that a server writes
+/// would fail meanwhile. As much as the log of a server keeps must be left.
+fn check_room(bytes: u64, free: Option<u64>) -> Result<(), String> {
+    let needed = bytes.saturating_add(KEPT_BYTES.unsigned_abs());
+    match free.filter(|free| *free < needed) {
+        Some(free) => Err(format!(
+            "it needs {} MiB of the disk that the database is on, and {} MiB are free: name a file on another disk",
+            needed >> 20,
+            free >> 20
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Copies the snapshot of `source` into a new file, at most `rate_mib` MiB a second.
 fn copy_pages(source: &Connection, to: &Path, rate_mib: u32) -> rusqlite::Result<()> {
     let mut copy = Connection::open(to)?;
@@ -238,6 +263,23 @@ mod tests {
         let copy = inspector(&to).expect("opens");
         let rows: u32 = copy.query_row("SELECT COUNT(*) FROM t", [], |row| row.get(0)).expect("counted");
         assert_eq!((rows, faults(&copy, "integrity_check")), (5_000, vec![]));
+    }
+
+    #[test]
+    fn a_copy_leaves_the_disk_of_the_database_room_for_the_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        let db = database(&path, 1_000);
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
+        let bytes = bytes_of(&db).expect("read");
+        assert_eq!(bytes, path.metadata().expect("a file").len());
+        let log = KEPT_BYTES.unsigned_abs();
+        assert_eq!((check_room(bytes, Some(bytes + log)), check_room(bytes, None)), (Ok(()), Ok(())));
+        let refused = check_room(5 << 30, Some(5 << 30)).expect_err("refused");
+        assert!(
+            refused.contains("it needs 5152 MiB of the disk") && refused.contains("5120 MiB are free"),
+            "{refused}"
+        );
     }
 
     #[test]
