@@ -48,7 +48,7 @@ fn contents_text(contents: &Contents) -> Vec<String> {
 
 /// What to say where no master key is there to open secrets.
 pub(super) fn seals_text(seals: &Seals) -> Option<String> {
-    let Seals { total, has_keys } = seals;
+    let Seals { total, has_keys, .. } = seals;
     (!has_keys && *total > 0).then(|| {
         format!(
             "There is no master key here, so {total} secrets and credentials could not be opened. The server does not \

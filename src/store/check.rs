@@ -91,6 +91,8 @@ pub struct Seals {
     pub total: u64,
     /// Whether there were master keys to open them with.
     pub has_keys: bool,
+    /// Those that are sealed with other keys than these.
+    pub of_other_keys: u64,
 }
 
 /// The problems that were found so far.
@@ -176,6 +178,7 @@ impl RowChecks<'_> {
         match self.keyring.map(open) {
             None | Some(Ok(())) => {}
             Some(Err(OpenError::UnknownKey(key))) => {
+                self.seals.of_other_keys += 1;
                 let reason = format!("its {what} is sealed with the master key {key}, which is not here");
                 self.findings.note(table, &reason, row);
             }
@@ -236,7 +239,7 @@ mod tests {
             rows.secret("endpoint_secrets", owner, &theirs);
             rows.secret("endpoint_secrets", owner, &ours.seal(&secret, owner, [3; 12]));
             assert_eq!(findings.problems().len(), problems);
-            assert_eq!(seals.total, 2);
+            assert_eq!((seals.total, seals.of_other_keys), (2, problems as u64));
         }
     }
 }

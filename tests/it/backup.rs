@@ -269,6 +269,10 @@ async fn a_backup_without_its_master_key_is_restored_only_where_that_is_known() 
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("the backup has problems") && text.contains("which is not here"), "{text}");
     assert!(text.contains("--with-problems"), "{text}");
+    assert!(text.contains("put the right one into the setting secrets.master_key"), "{text}");
+    std::fs::write(at.join("copy.db.master-key"), "33".repeat(32)).expect("written");
+    let text = refused(at, &["restore", "copy.db", "--force"]);
+    assert!(text.contains("put the right one into copy.db.master-key"), "{text}");
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ pub async fn check(url: Arc<PostgresUrl>, keys: &KeySource) -> Result<Checked, O
     found.admit(newest())?;
     let keyring = keys.find()?;
     let (mut findings, mut contents) = (Findings::default(), None);
-    let mut seals = Seals { total: 0, has_keys: keyring.is_some() };
+    let mut seals = Seals { has_keys: keyring.is_some(), ..Seals::default() };
     let left_out = left_out(found.version, newest());
     if left_out.is_none() {
         let mut rows = RowChecks { findings: &mut findings, seals: &mut seals, keyring: keyring.as_ref() };

@@ -136,7 +136,7 @@ pub(super) fn check_open(db: &Connection, keyring: Option<&Keyring>, now: Timest
     }
     let versions = migrate::versions(db)?;
     versions.admit(newest())?;
-    let mut seals = Seals { total: 0, has_keys: keyring.is_some() };
+    let mut seals = Seals { has_keys: keyring.is_some(), ..Seals::default() };
     let left_out = left_out(versions.version, newest());
     let mut contents = None;
     if left_out.is_none() {

@@ -82,8 +82,9 @@ fn check_places(database: &Path, new: &NewRestore) -> Result<(), OpenError> {
 fn check_findings(checked: &Checked, has_keys: bool, keys: &KeySource, new: &NewRestore) -> Result<(), OpenError> {
     if !checked.is_sound() && !new.with_problems {
         let problems: Vec<String> = checked.problems.iter().map(|problem| format!("\n  {problem}")).collect();
+        let other_key = if checked.seals.of_other_keys > 0 { other_key_advice(keys, new) } else { String::new() };
         return Err(OpenError(format!(
-            "the backup has problems; add --with-problems to restore it all the same:{}",
+            "the backup has problems; add --with-problems to restore it all the same:{}{other_key}",
             problems.concat()
         )));
     }
@@ -98,6 +99,18 @@ fn check_findings(checked: &Checked, has_keys: bool, keys: &KeySource, new: &New
         )));
     }
     Ok(())
+}
+
+/// What to do where the master key that is here is not that of the backup.
+fn other_key_advice(keys: &KeySource, new: &NewRestore) -> String {
+    let place = match keys.path() {
+        Some(_) => beside(&new.file, ".master-key").display().to_string(),
+        None => "the setting secrets.master_key".to_owned(),
+    };
+    format!(
+        "\nThe master key that is here is another one, with which the server would not start: put the right one into \
+         {place}"
+    )
 }
 
 /// Renames the files in the place of the database, and returns the new name. SQLite would read a log that stays there
