@@ -10,7 +10,7 @@ use super::args::{Output, SettingArgs};
 use super::check::seals_text;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::private_files::beside;
+use crate::private_files::{Access, access, beside, folder_of};
 use crate::store::{DEFAULT_RATE_MIB, Database, NewBackup, NewRestore, Store};
 
 /// Most MiB a second that can be asked for: no disk is faster.
@@ -145,7 +145,20 @@ pub(super) fn restore(settings: &SettingArgs, args: RestoreArgs) -> anyhow::Resu
     });
     lines.extend(seals_text(&restored.checked.seals));
     lines.extend(aside.map(|aside| format!("The database that was there is {aside}")));
+    let folder = folder_of(database);
+    lines.extend(access(folder).ok().and_then(|found| owner_text(folder, &found)));
     output.print(&json, &lines.join("\n"))
+}
+
+/// What to do where the restored files belong to another user than the folder, which is usually that of the server.
+fn owner_text(folder: &Path, found: &Access) -> Option<String> {
+    (!found.is_ours).then(|| {
+        format!(
+            "The folder {} belongs to another user, and the restored files to this one: where the server runs as that \
+             user, give them to it with chown",
+            folder.display()
+        )
+    })
 }
 
 /// The file of the configured database.
@@ -172,6 +185,15 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_a_server_of_another_user_could_not_open_are_told() {
+        let found = |is_ours| Access { is_ours, others_read: false, others_write: false };
+        let folder = Path::new("/var/lib/aldaba");
+        assert_eq!(owner_text(folder, &found(true)), None);
+        let told = owner_text(folder, &found(false)).expect("told");
+        assert!(told.contains("/var/lib/aldaba belongs to another user") && told.contains("chown"), "{told}");
+    }
 
     #[test]
     fn sizes_are_told_in_mebibytes() {
