@@ -76,6 +76,7 @@ async fn in_good_surroundings_each_check_says_what_it_found() {
     report.says("clock", "ok", "");
     report.says("dns", "ok", "asked for addresses of hooks.acme.example: 1 found in");
     report.says("proxy", "ok", "names none");
+    report.says("source", "ok", "the system chooses");
     report.says("public_url", "ok", "https://hooks.acme.example");
     // The machine that runs the tests may lack something of these.
     for check in ["disk", "files", "open files", "tls"] {
@@ -100,6 +101,14 @@ async fn a_proxy_is_asked_whether_it_takes_the_credentials() {
     report.says("proxy", "problem", "wants other credentials");
     assert!(!report.text.contains("wrong-word"), "{}", report.text);
     of("http://127.0.0.1:1").await.says("proxy", "problem", "cannot be reached");
+}
+
+#[tokio::test]
+async fn a_source_address_that_this_machine_does_not_have_is_a_problem() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = async |address: &str| doctor(folder.path(), &[("ALDABA_EGRESS__SOURCE_ADDRESS", address)]).await;
+    of("192.0.2.1").await.says("source", "problem", "cannot send from 192.0.2.1");
+    of("127.0.0.1").await.says("source", "ok", "this machine has 127.0.0.1");
 }
 
 #[tokio::test]

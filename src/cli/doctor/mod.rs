@@ -66,6 +66,11 @@ const CHECKS: &[Check] = &[
         when_late: "look whether the host and the port of egress.proxy are right and a firewall lets them through",
     },
     Check {
+        name: "source",
+        run: |context| Box::pin(async move { network::source_addresses(&context) }),
+        when_late: "run it again",
+    },
+    Check {
         name: "tls",
         run: |context| Box::pin(network::authorities(context)),
         when_late: "look at the files that SSL_CERT_FILE and SSL_CERT_DIR name",

@@ -1,14 +1,16 @@
-//! The network: name servers, the authorities that TLS trusts, and the address at which people reach the server.
+//! The network: name servers, the proxy, the addresses that connections come from, the authorities that TLS trusts, and
+//! the address at which people reach the server.
 
 use std::sync::Arc;
 
 use super::finding::{Context, Finding};
 use crate::domain::url::Environment;
-use crate::egress::{ServerAnswer, ask_each, look_at_proxy};
+use crate::egress::{ServerAnswer, ask_each, check_sources, look_at_proxy};
 use crate::store::Database;
 
 const DNS: &str = "dns";
 const PROXY: &str = "proxy";
+const SOURCE: &str = "source";
 const TLS: &str = "tls";
 const PUBLIC_URL: &str = "public_url";
 
@@ -64,6 +66,20 @@ pub(super) async fn proxy(context: Arc<Context>) -> Vec<Finding> {
             vec![Finding::problem(PROXY, format!("{named}: {fault}"), advice)]
         }
     }
+}
+
+/// Looks whether this machine has the addresses that connections to receivers come from.
+pub(super) fn source_addresses(Context { config, .. }: &Context) -> Vec<Finding> {
+    let named: Vec<String> = config.source_addresses.all().map(|address| address.to_string()).collect();
+    let finding = match check_sources(config.source_addresses) {
+        Err((address, error)) => {
+            let found = format!("cannot send from {address} of egress.source_address: {error}");
+            Finding::problem(SOURCE, found, "name an address that this machine has, or give the machine this one")
+        }
+        Ok(()) if named.is_empty() => Finding::ok(SOURCE, "egress.source_address names none: the system chooses"),
+        Ok(()) => Finding::ok(SOURCE, format!("this machine has {}", named.join(" and "))),
+    };
+    vec![finding]
 }
 
 /// Reads the authorities that connections to receivers trust.
