@@ -368,7 +368,9 @@ impl Egress {
                 return Err(ExchangeError::NoTarget);
             };
             let has_moved = target.url != planned.url || pool_part(&target) != pool_part(&planned);
-            if has_moved || target.credentials.grant() != authorized.credentials.grant() {
+            // Other rules may refuse what these connections go to.
+            let has_other_rules = connection.rules_version != self.0.connector.rules_version();
+            if has_moved || has_other_rules || target.credentials.grant() != authorized.credentials.grant() {
                 planned = target;
                 continue;
             }

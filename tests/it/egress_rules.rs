@@ -1,9 +1,20 @@
 //! Where requests go by the operator's own rules: networks, ports and translators, looked at on create and at each
 //! attempt. And where they come from: the addresses that customers are told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use aldaba::domain::egress_rules::EgressRules;
+use aldaba::domain::network_rules::NetworkRules;
+use aldaba::domain::settings::EndpointSettings;
+use aldaba::domain::url::{Environment, ReceiverUrl};
+use aldaba::egress::{AttemptEnd, Egress, Routing, StoredTarget, TargetSource, resolver};
+use aldaba::store::{Endpoints, Intake, Store, Target};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call, EVENT, Receiver};
+use crate::fixture::Fixture;
 
 #[tokio::test]
 async fn in_production_an_address_inside_another_decides() {
@@ -144,6 +155,56 @@ async fn rules_that_came_after_an_endpoint_hold_at_its_next_attempt_in_developme
     let app = app.restart(&[("EGRESS__ALLOW_PORTS", &receiver.address.port().to_string())]).await;
     let told = app.call("POST", &test).send().await.expect(200);
     assert_eq!(told.attribute("delivered"), true);
+}
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads an endpoint, and takes other rules over when it is read for the signature: the connection is made by then.
+struct TakesRulesOver<'a> {
+    row: StoredTarget<'a, Store>,
+    egress: &'a Egress,
+    rules: EgressRules,
+    reads: AtomicU32,
+}
+
+impl TargetSource for TakesRulesOver<'_> {
+    fn planned(&self) -> Option<Arc<Target>> {
+        self.row.planned()
+    }
+
+    async fn current(&self) -> Option<Arc<Target>> {
+        if self.reads.fetch_add(1, Ordering::SeqCst) == 1 {
+            self.egress.reload(self.rules.clone(), TIMEOUT);
+        }
+        self.row.current().await
+    }
+
+    async fn keep_counted<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        self.row.keep_counted(work).await
+    }
+
+    fn sending(&self) {}
+}
+
+#[tokio::test]
+async fn rules_that_are_taken_over_after_a_connection_was_made_hold_for_its_first_request() {
+    let mut f = Fixture::new().await;
+    let receiver = Receiver::start().await;
+    let url = ReceiverUrl::parse(&receiver.url(), Environment::Development).expect("a URL");
+    let new = EndpointSettings::new(&url, vec![EVENT.into()]);
+    f.store.create_endpoint(f.account, new.into(), None).await.expect("an endpoint");
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let job = f.jobs(1).await.remove(0).job;
+    let routing = Routing::direct(Environment::Development);
+    let egress = Egress::new(routing, "Aldaba", TIMEOUT, f.clock.clone(), resolver(Vec::new()), None);
+    let networks = NetworkRules { allow: vec![], deny: vec!["127.0.0.0/8".parse().expect("a network")] };
+    let row = StoredTarget { store: &f.store, job: &job, requires_active: true, start: None };
+    let rules = EgressRules { networks, ..EgressRules::default() };
+    let targets = TakesRulesOver { row, egress: &egress, rules, reads: AtomicU32::new(0) };
+    let AttemptEnd::Outcome(outcome) = egress.attempt(&job, &targets).await else { panic!("it was made") };
+    let error = outcome.error.expect("it failed");
+    assert!(error.contains("to which nothing is sent"), "{error}");
+    assert_eq!(receiver.received().len(), 0);
 }
 
 #[tokio::test]
