@@ -36,8 +36,8 @@ fn make(cluster: &Path, folder: &Path, template: &str) -> String {
     name
 }
 
-/// Gives the folder, where it has no database yet, one with all tables. It is a copy of a database that this process has
-/// migrated once: migrations take longer than most tests.
+/// Gives the folder, where it has no database yet, one with all tables. It is a copy of a database that this process
+/// has migrated once: migrations take longer than most tests.
 fn prepare(folder: &Path) {
     static MIGRATED: OnceLock<String> = OnceLock::new();
     let Some(cluster) = cluster() else { return };
