@@ -65,8 +65,8 @@ impl Server {
         Self::spawn(aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]))
     }
 
-    /// The same of another program: an older version of this one, with its own default limits. It would refuse limits of
-    /// buckets that it does not know.
+    /// The same of another program: an older version of this one, with its own default limits. It would refuse limits
+    /// of buckets that it does not know.
     pub fn start_other(program: &str, folder: &Path) -> Self {
         let mut command = other(program, folder, &["serve", "--listen", "127.0.0.1:0"]);
         command.env("ALDABA_ENVIRONMENT", "development");
