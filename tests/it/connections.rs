@@ -204,13 +204,14 @@ async fn ten_thousand_heads_of_one_byte_leave_health_within_a_second_and_are_clo
         assert!(took < Duration::from_secs(1), "{took:?}");
     }
     let began = Instant::now();
-    // Each has 10 s from its acceptance.
+    // Each has 10 s from its acceptance. A client whose last packet of the handshake was dropped sends again, more and
+    // more seldom.
     let closing = async {
         for mut stream in held {
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), closing).await.expect("every connection is closed");
+    tokio::time::timeout(Duration::from_secs(60), closing).await.expect("every connection is closed");
     eprintln!("closed after {:?}", began.elapsed());
 }
 
