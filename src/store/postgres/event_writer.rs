@@ -9,12 +9,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, atomic};
 
 use deadpool_postgres::Pool;
-use foldhash::{HashMap, HashSet};
+use foldhash::HashSet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::endpoint_memory::EndpointMemory;
+use super::fan_out::{BatchNeeds, FanOut};
 use super::freshness::Freshness;
 use super::ids::Ids;
 use super::lease::NO_NODE;
@@ -30,12 +31,12 @@ use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription::entries_of;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::filter_checks::{CallChecks, Checks, Filtered, Intaken, Publishing};
+use crate::store::filter_checks::{CallChecks, Checks, Intaken, Publishing};
 use crate::store::inbox::{Inbox, Leased, MemoryPermit, Nudge, SharedBody};
 use crate::store::numbers::{body_size, delivery_count};
 use crate::store::settings::readable_delivery_settings;
 use crate::store::shared::Shared;
-use crate::store::values::{PendingReply, ReplyScope};
+use crate::store::values::PendingReply;
 use crate::store::view::View;
 use crate::store::write_shares::{BatchWeights, WriteShare, WriteSize};
 
@@ -49,9 +50,6 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 
 /// Events, deliveries and missed events in one commit; a single request may come to more.
 const MAX_ROWS: usize = 20_000;
-
-/// Accounts and types whose subscribers are known.
-const MAX_KNOWN: usize = 10_000;
 
 /// Which comes first: the writer begins with a request, or its caller gives it up. A request that was given up is never
 /// written, so that its caller may publish again.
@@ -155,7 +153,7 @@ impl Writer {
 
     /// Accepts a batch by what is known of its subscribers, and reads them where that is not enough.
     async fn accept(&mut self, batch: Vec<Request>) {
-        let needs = BatchNeeds::of(&batch);
+        let needs = BatchNeeds::of(batch.iter().map(|request| &request.call));
         let known = self.known.take();
         let batch = match &known {
             Some(known) if known.suffices(&needs, self.parts.freshness.generation()) => {
@@ -498,27 +496,6 @@ impl Writer {
     }
 }
 
-/// What must be known before a batch can be planned.
-struct BatchNeeds {
-    /// Accounts and types of events.
-    events: BTreeSet<(AccountId, String)>,
-    scopes: Vec<ReplyScope>,
-}
-
-impl BatchNeeds {
-    fn of(batch: &[Request]) -> Self {
-        let all = batch.iter().flat_map(|request| &request.call.events);
-        let events = all.map(|event| (event.account, event.event_type.clone())).collect();
-        Self {
-            events,
-            scopes: batch
-                .iter()
-                .filter_map(|request| Some(request.call.pending_reply.as_ref()?.scope.clone()))
-                .collect(),
-        }
-    }
-}
-
 /// What becomes of a request.
 type Answer = Result<Intaken, StoreError>;
 
@@ -546,105 +523,5 @@ impl Planned {
     fn again(self) -> Request {
         let call = Publishing { events: self.events, checks: self.checks, pending_reply: None };
         Request { call, reply: self.reply, begin: None, share: self.share }
-    }
-}
-
-/// Endpoints by account and type.
-type Subscribers = HashMap<(AccountId, String), Vec<EndpointKey>>;
-
-/// Who subscribes, by account and type; and what refuses a request.
-#[derive(Default)]
-struct FanOut {
-    /// The last change when this was read.
-    generation: i64,
-    accounts: HashMap<AccountId, AccountKey>,
-    types: HashSet<String>,
-    active: Subscribers,
-    paused: Subscribers,
-    /// Settings of endpoints that have some.
-    delivery: HashMap<EndpointKey, Arc<DeliverySettings>>,
-    /// Whether one of them is a filter.
-    has_filters: bool,
-    taken: HashSet<ReplyScope>,
-    /// FIFO endpoints.
-    fifo: HashSet<EndpointKey>,
-    /// The accounts and types for which it was read.
-    read_for: HashSet<(AccountId, String)>,
-}
-
-impl FanOut {
-    /// Whether a batch can be planned by this while that is the last change. A batch with keys asks for them anyway,
-    /// and what is refused is refused by what was read for it.
-    fn suffices(&self, needs: &BatchNeeds, generation: i64) -> bool {
-        let known = |(account, name): &(AccountId, String)| {
-            self.accounts.contains_key(account)
-                && self.types.contains(name)
-                && self.read_for.contains(&(*account, name.clone()))
-        };
-        self.generation == generation && needs.scopes.is_empty() && needs.events.iter().all(known)
-    }
-
-    /// This, and what was known before, where that still holds.
-    fn with(mut self, known: Option<Self>) -> Self {
-        if let Some(known) =
-            known.filter(|known| known.generation == self.generation && known.read_for.len() < MAX_KNOWN)
-        {
-            self.accounts.extend(known.accounts);
-            self.types.extend(known.types);
-            self.active.extend(known.active);
-            self.paused.extend(known.paused);
-            self.delivery.extend(known.delivery);
-            self.has_filters |= known.has_filters;
-            self.fifo.extend(known.fifo);
-            self.read_for.extend(known.read_for);
-        }
-        self
-    }
-
-    /// Those of these endpoints that the event concerns, by the checks that were made of it.
-    fn recipients(
-        &self,
-        subscribers: &Subscribers,
-        event: &NewEvent,
-        checks: &Checks,
-    ) -> impl Iterator<Item = EndpointKey> {
-        let subscribed = subscribers.get(&(event.account, event.event_type.clone())).into_iter().flatten().copied();
-        subscribed.filter(|key| self.delivery.get(key).is_none_or(|delivery| checks.admit(event, *key, delivery)))
-    }
-
-    /// The endpoints with filters, active or not, that subscribe to the type of an event.
-    fn filtered(&self, event: &NewEvent) -> Vec<Filtered> {
-        let whose = (event.account, event.event_type.clone());
-        let subscribed = [&self.active, &self.paused].into_iter().filter_map(|subscribers| subscribers.get(&whose));
-        let settings = |key: &EndpointKey| Some((*key, self.delivery.get(key)?.clone()));
-        let subscribed = subscribed.flatten().filter_map(settings);
-        subscribed.filter(|(_, settings)| settings.filter.is_some()).collect()
-    }
-
-    /// Whether the endpoint has a rate limit.
-    fn is_rate_limited(&self, endpoint: EndpointKey) -> bool {
-        self.delivery.get(&endpoint).is_some_and(|delivery| delivery.rate_limit.is_some())
-    }
-
-    /// Events and deliveries that a call comes to, which have ids, and missed events. Before it is checked, these are
-    /// the most.
-    fn rows_of(&self, call: &Publishing) -> (usize, usize) {
-        let recipients = |subscribers| {
-            let of_one = |(number, event)| self.recipients(subscribers, event, call.checks.of(number)).count();
-            call.events.iter().enumerate().map(of_one).sum::<usize>()
-        };
-        (call.events.len() + recipients(&self.active), recipients(&self.paused))
-    }
-
-    fn refusal(&self, events: &[NewEvent], scope: Option<&ReplyScope>) -> Option<StoreError> {
-        for event in events {
-            if !self.accounts.contains_key(&event.account) {
-                return Some(StoreError::NotFound);
-            }
-            if !self.types.contains(&event.event_type) {
-                return Some(StoreError::UnknownType(event.event_type.clone()));
-            }
-        }
-        scope.filter(|scope| self.taken.contains(scope)).map(|_| StoreError::KeyTaken)
     }
 }

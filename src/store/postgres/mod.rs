@@ -1,9 +1,9 @@
 //! The store that many nodes share: PostgreSQL.
 //!
-//! Any node does anything: nothing here is true only in memory. `event_writer` commits many events at a time (`write`),
-//! and `settle` many outcomes; `positions` is where its claims begin. `node` is this process among the others, and
-//! its leases; `notifier` tells the others what is due. `change_feed` keeps the view after what others change,
-//! `freshness` knows how new it is. `partitions` has the days of the history, `counters` the totals.
+//! Any node does anything: nothing here is true only in memory. `event_writer` commits many events at a time
+//! (`fan_out`, `write`), and `settle` many outcomes; `positions` is where its claims begin. `node` is this process
+//! among the others, and its leases; `notifier` tells the others what is due. `change_feed` keeps the view after what
+//! others change, `freshness` knows how new it is. `partitions` has the days of the history, `counters` the totals.
 //!
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
 //! `endpoints`, `hold`, `intake`, `lifecycle`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`,
@@ -32,6 +32,7 @@ mod dispatch;
 mod endpoint_memory;
 mod endpoints;
 mod event_writer;
+mod fan_out;
 mod fifo;
 mod freshness;
 mod hold;
