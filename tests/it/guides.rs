@@ -1,9 +1,9 @@
 //! Every code block of the guides runs, in its own language, against a real server.
 //!
 //! What a fence says after its language: nothing (`sh` runs in one session for each guide; `python`, `javascript` and
-//! `php` run by themselves), a file's name (the block is written there), or `install` (set-up that `scripts/test` has
-//! done). A package after `sh` means that `scripts/test-packages` runs the block. `json` must be JSON; `text` and
-//! `http` are only shown. `<!-- test: … -->` runs in the same session and is not shown: it checks a guide's claims.
+//! `php` run by themselves), a file's name (the block is written there), `install` (set-up that `scripts/test` has
+//! done), or one of `OF_PACKAGES`. `json` must be JSON; `text` and `http` are only shown. `<!-- test: … -->` runs in
+//! the same session and is not shown: it checks a guide's claims.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,6 +14,10 @@ use crate::app::App;
 
 /// The server that the guides name.
 const SHOWN: &str = "http://127.0.0.1:8080";
+
+/// What a fence says of a block that `tests/packages/test_guide.py` runs.
+const OF_PACKAGES: [&str; 9] =
+    ["commands", "deb", "docker", "downgrade", "image", "kubernetes", "registry", "tarball", "upgrade"];
 
 /// Longest run of a guide.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
@@ -77,7 +81,8 @@ fn script(blocks: &[Block], address: &str) -> String {
                 let parsed = serde_json::from_str::<serde_json::Value>(&text);
                 assert!(parsed.is_ok(), "{parsed:?}: {text}");
             }
-            ["sh", "install" | "deb" | "tarball" | "upgrade" | "image" | "kubernetes"] | ["text" | "http"] => {}
+            ["sh", "install"] | ["text" | "http"] => {}
+            ["sh", kind] if OF_PACKAGES.contains(kind) => {}
             other => panic!("a block that is {other:?}"),
         }
     }

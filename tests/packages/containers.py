@@ -28,12 +28,19 @@ class Containers:
         self.holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.holder.stdout.readline() == "ready\n"
 
+    def _entering(self, script):
+        return ["nsenter", "-t", str(self.holder.pid), "-m", "-n", "bash", "-ec", script]
+
+    def beside(self, script):
+        """Starts a script in these namespaces, without its output."""
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        return subprocess.Popen(self._entering(script), **quiet)
+
     def run(self, script, check=True, **environment):
         """Runs a script of commands such as `podman` and `podman-compose`."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        command = ["nsenter", "-t", str(self.holder.pid), "-m", "-n", "bash", "-ec", script]
         ended = subprocess.run(
-            command,
+            self._entering(script),
             input="",
             capture_output=True,
             text=True,
