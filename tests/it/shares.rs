@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use aldaba::store::{Accounts as _, Calls as _, Intake as _, ReplyScope, StoreError, StoredReply};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::app::{Answer, App, Call, EVENT, Receiver, Reply, eventually};
@@ -51,10 +52,13 @@ async fn an_account_with_many_open_replays_delays_no_replay_of_another() {
     let event = json!({ "event": EVENT, "data": {} });
     app.post("/v1/events/batch", json!({ "events": vec![event.clone(); 300] })).await.expect(202);
     let all = json!({ "from": "2026-01-01", "status": "all" });
+    // More calls of one account at a time would be refused.
+    let at_a_time = Arc::new(Semaphore::new(20));
     let mut asking = JoinSet::new();
     for _ in 0..REPLAYS {
-        let (app, all, url) = (app.clone(), all.clone(), many.url());
+        let (app, all, url, at_a_time) = (app.clone(), all.clone(), many.url(), at_a_time.clone());
         asking.spawn(async move {
+            let _permit = at_a_time.acquire_owned().await;
             let (endpoint, _) = app.endpoint(&url).await;
             let path = format!("/v1/webhooks/{endpoint}");
             app.put(&path, json!({ "status": "disabled" })).await.expect(200);
