@@ -311,18 +311,14 @@ pub(super) fn delivery_settings(
     })
 }
 
-/// The same for work that is done for many endpoints, which one row must not fail. Where the column cannot be read, it
-/// logs a line and returns `None`. Such an endpoint counts as paused until its row is repaired.
-pub(super) fn readable_delivery_settings(
-    endpoint: EndpointId,
-    column: Result<impl AsRef<str>, StoreError>,
-    known: Option<&DeliverySettings>,
-) -> Result<Option<DeliverySettings>, StoreError> {
-    match column.and_then(|column| delivery_settings(column.as_ref(), known)) {
-        Ok(settings) => Ok(Some(settings)),
+/// What was read of an endpoint, for work that is done for many endpoints, which one row must not fail. Where it could
+/// not be read, it logs a line and returns `None`. Such an endpoint counts as paused until its row is repaired.
+pub(super) fn readable<T>(endpoint: EndpointId, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
         Err(StoreError::Corrupt(reason)) => {
             if let Some(suppressed) = UNREADABLE_LOGGED.admit() {
-                tracing::error!(%endpoint, %reason, suppressed, "an endpoint's settings cannot be read: it counts as \
+                tracing::error!(%endpoint, %reason, suppressed, "an endpoint's row cannot be read: it counts as \
                                                                 paused, and its deliveries wait");
             }
             Ok(None)

@@ -78,6 +78,28 @@ async fn an_endpoint_whose_settings_cannot_be_read_waits_and_holds_up_nobody_els
 }
 
 #[tokio::test]
+async fn an_endpoint_with_a_status_or_an_order_that_no_program_knows_holds_up_nobody_else() {
+    for column in ["status", "ordering"] {
+        let mut f = Fixture::new().await;
+        let (_, damaged) = f.endpoint().await;
+        let (other, other_key) = another_account(&f).await;
+        f.store.accept(vec![f.event(1), event(other, 2)], None).await.expect("accepted");
+        let in_memory = f.jobs(2).await;
+        let sql = format!("UPDATE endpoints SET {column} = 99 WHERE key = {}", damaged.0);
+        database::execute(f.folder(), &sql).await;
+        let outcomes = in_memory.iter().map(|leased| settlement(leased, 500)).collect();
+        let settled = f.store.settle(Arc::new(outcomes), Isolation::Shared).await.expect("settled");
+        assert!(settled.iter().all(|settled| matches!(settled, Settled::RetryAt(_))), "{column}: {settled:?}");
+        let mut f = f.restarted().await;
+        let accepted = f.store.accept(vec![f.event(3), event(other, 4)], None).await.expect("accepted");
+        let counted: Vec<_> = accepted.iter().map(|event| (event.deliveries, event.missed)).collect();
+        assert_eq!(counted, [(0, 1), (1, 0)], "{column}");
+        assert_eq!(f.jobs(1).await[0].job.endpoint, other_key, "{column}");
+        assert!(f.store.view().target(damaged).is_none(), "{column}");
+    }
+}
+
+#[tokio::test]
 async fn counted_attempts_that_cannot_be_read_hold_their_own_endpoint_for_a_window() {
     let f = Fixture::new().await;
     let (damaged, sound) = (rate_limits::endpoint(&f, "2/1m").await, rate_limits::endpoint(&f, "2/1m").await);

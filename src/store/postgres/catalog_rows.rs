@@ -1,12 +1,13 @@
-//! Accounts, API keys and event types, read from their rows.
+//! Accounts, API keys, event types and how endpoints are, read from their rows.
 
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::sql::{corrupt, execute, get, maybe_whole, one, read_row, row, rows, time, when};
+use super::sql::{corrupt, execute, get, maybe_whole, one, parsed, read_row, row, rows, time, when, whole};
 use crate::domain::account::{Account, ApiKey, KeyHash};
+use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
@@ -121,4 +122,19 @@ pub(super) async fn event_types(db: &impl GenericClient) -> Result<EventTypes, S
         types.insert(entry.name.clone(), entry);
     }
     Ok(types)
+}
+
+/// Whether an endpoint is active, and whether its deliveries keep their order.
+pub(super) fn active_and_fifo(row: &Row) -> Result<(bool, bool), StoreError> {
+    let status = parsed(row, "status", EndpointStatus::from_column)?;
+    let ordering = parsed(row, "ordering", Ordering::from_column)?;
+    Ok((status == EndpointStatus::Active, ordering == Ordering::Fifo))
+}
+
+pub(super) fn health(row: &Row) -> Result<EndpointHealth, StoreError> {
+    Ok(EndpointHealth {
+        status: parsed(row, "status", EndpointStatus::from_column)?,
+        consecutive_failures: whole(row, "consecutive_failures")?,
+        failing_since: time(row, "failing_since")?,
+    })
 }

@@ -22,13 +22,13 @@ use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Row};
 use uuid::Uuid;
 
+use super::catalog_rows::active_and_fifo;
 use super::connect::{Connector, Health, health};
 use super::endpoint_memory::EndpointMemory;
 use super::freshness::Freshness;
 use super::positions::Positions;
-use super::sql::{corrupt, execute, get, one, parsed, rows, sealed, time};
+use super::sql::{corrupt, execute, get, one, rows, sealed, time};
 use crate::domain::account::KeyHash;
-use crate::domain::endpoint::EndpointStatus;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::network_rules::NetworkRules;
@@ -38,7 +38,7 @@ use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::hold;
 use crate::store::inbox::Nudge;
-use crate::store::settings::{account_rules, readable_delivery_settings};
+use crate::store::settings::{account_rules, delivery_settings, readable};
 use crate::store::shared::{Shared, StoredEndpoint};
 use crate::store::values::Target;
 use crate::store::view::{KnownAccount, KnownAccounts, View, Whole};
@@ -571,12 +571,12 @@ async fn load_endpoints(
             tokio::task::yield_now().await;
         }
         let key: i64 = get(&row, "key")?;
-        let status = parsed(&row, "status", EndpointStatus::from_column)?;
         let id = EndpointId(get(&row, "id")?);
         let shown = view.target(EndpointKey(key));
         let known = shown.as_ref().map(|target| &*target.delivery);
-        let delivery = readable_delivery_settings(id, get::<&str>(&row, "settings"), known)?;
-        let Some(delivery) = delivery else { continue };
+        let read = active_and_fifo(&row)
+            .and_then(|(is_active, _)| Ok((is_active, delivery_settings(get(&row, "settings")?, known)?)));
+        let Some((active, delivery)) = readable(id, read)? else { continue };
         let account = AccountKey(get(&row, "account")?);
         let stored = StoredEndpoint {
             key: EndpointKey(key),
@@ -585,7 +585,7 @@ async fn load_endpoints(
             networks: networks(account),
             url: get(&row, "url")?,
             version: get(&row, "version")?,
-            active: status == EndpointStatus::Active,
+            active,
             delivery: Arc::new(delivery),
             credentials: sealed(&row, KEY_ID, SEALED)?,
             // One without a secret is not opened, which is logged.
@@ -600,8 +600,8 @@ async fn load_endpoints(
 
 const SECRETS: &str = "SELECT endpoint, key_id, sealed, expires_at FROM endpoint_secrets";
 
-const ENDPOINTS: &str = "SELECT key, id, account, url, status, version, settings, credentials_key_id, credentials \
-                         FROM endpoints WHERE deleted_at IS NULL";
+const ENDPOINTS: &str = "SELECT key, id, account, url, status, ordering, version, settings, credentials_key_id, \
+                         credentials FROM endpoints WHERE deleted_at IS NULL";
 
 #[cfg(test)]
 mod tests {

@@ -5,15 +5,15 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::catalog_rows::{account, lock_account};
+use super::catalog_rows::{account, health, lock_account};
 use super::change_feed::{Change, write_change};
 use super::migrate::require;
-use super::sql::{count, execute, get, one, parsed, read_row, rows, sealed, text, time, when, whole};
+use super::sql::{count, execute, get, one, read_row, rows, sealed, text, time, when, whole};
 use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
-use crate::domain::endpoint::{Endpoint, EndpointHealth, EndpointStatus};
+use crate::domain::endpoint::{Endpoint, EndpointStatus};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedKind, SealedSecret, Secret};
@@ -395,13 +395,5 @@ fn endpoint_from_row(row: &Row) -> Result<Endpoint, StoreError> {
             created_at: when(row, "created_at")?,
             updated_at: when(row, "updated_at")?,
         })
-    })
-}
-
-pub(super) fn health(row: &Row) -> Result<EndpointHealth, StoreError> {
-    Ok(EndpointHealth {
-        status: parsed(row, "status", EndpointStatus::from_column)?,
-        consecutive_failures: whole(row, "consecutive_failures")?,
-        failing_since: time(row, "failing_since")?,
     })
 }

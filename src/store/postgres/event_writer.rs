@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::catalog_rows::active_and_fifo;
 use super::endpoint_memory::EndpointMemory;
 use super::fan_out::{BatchNeeds, FanOut};
 use super::freshness::Freshness;
@@ -21,10 +22,9 @@ use super::ids::Ids;
 use super::lease::NO_NODE;
 use super::node::Node;
 use super::notifier::Notifier;
-use super::sql::{get, parsed, rows};
+use super::sql::{get, rows};
 use super::write::{DeliveryRow, EventRow, Write};
 use crate::domain::delivery::{DeliveryKind, Job};
-use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::settings::DeliverySettings;
@@ -34,7 +34,7 @@ use crate::store::errors::StoreError;
 use crate::store::filter_checks::{CallChecks, Checks, Intaken, Publishing};
 use crate::store::inbox::{Inbox, Leased, MemoryPermit, Nudge, SharedBody};
 use crate::store::numbers::{body_size, delivery_count};
-use crate::store::settings::readable_delivery_settings;
+use crate::store::settings::{delivery_settings, readable};
 use crate::store::shared::Shared;
 use crate::store::values::PendingReply;
 use crate::store::view::View;
@@ -306,16 +306,18 @@ impl Writer {
             let shown = self.parts.view.target(key);
             let known = shown.as_ref().map(|target| &*target.delivery);
             let endpoint = EndpointId(get(&row, "endpoint")?);
-            let delivery = readable_delivery_settings(endpoint, get::<&str>(&row, "settings"), known)?;
-            let is_active = parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
-            // Which events an endpoint wants is not known while its settings cannot be read: it misses them all.
-            let receives = is_active && delivery.is_some();
+            let read = active_and_fifo(&row).and_then(|(is_active, is_fifo)| {
+                Ok((is_active, is_fifo, delivery_settings(get(&row, "settings")?, known)?))
+            });
+            let read = readable(endpoint, read)?;
+            // Which events an endpoint wants is not known while its row cannot be read: it misses them all.
+            let receives = matches!(read, Some((true, ..)));
             let subscribers = if receives { &mut fan_out.active } else { &mut fan_out.paused };
             subscribers.entry(whose).or_default().push(key);
-            if parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo {
+            let Some((_, is_fifo, delivery)) = read else { continue };
+            if is_fifo {
                 fan_out.fifo.insert(key);
             }
-            let Some(delivery) = delivery else { continue };
             fan_out.has_filters |= delivery.filter.is_some();
             if delivery != DeliverySettings::default() {
                 fan_out.delivery.insert(key, Arc::new(delivery));

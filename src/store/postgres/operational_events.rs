@@ -5,19 +5,20 @@ use std::collections::BTreeSet;
 use deadpool_postgres::{Object, Transaction};
 use foldhash::HashMap;
 
+use super::catalog_rows::active_and_fifo;
 use super::fifo;
 use super::ids::Ids;
-use super::sql::{get, parsed, rows, span};
+use super::sql::{get, rows, span};
 use super::store::Store;
 use super::write::{DeliveryRow, EventRow, Write};
 use crate::domain::delivery::Outcome;
-use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::numbers::body_size;
 use crate::store::operational_events::{About, FailedDelivery, FailureLimit, OperationalEvent};
+use crate::store::settings::readable;
 
 /// A delivery that failed for good, and after how many attempts.
 pub(super) struct Failure<'a> {
@@ -215,17 +216,16 @@ async fn subscribers(
         operational_events.iter().map(|event| (event.account.0, event.kind.name())).collect();
     let (accounts, types): (Vec<i64>, Vec<&str>) = asked.into_iter().unzip();
     // The offset skips nothing: with it, each account and type is looked up by itself, whatever is in the tables.
-    let sql = "SELECT w.account, w.type, e.key, e.status, e.ordering \
+    let sql = "SELECT w.account, w.type, e.key, e.id, e.status, e.ordering \
                FROM unnest($1::bigint[], $2::text[]) AS w(account, type) CROSS JOIN LATERAL \
-               (SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
+               (SELECT e.key, e.id, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
                WHERE s.account = w.account AND s.type = w.type AND e.deleted_at IS NULL OFFSET 0) AS e ORDER BY e.key";
     for row in rows(tx, sql, &[&accounts, &types]).await? {
         let whose = (AccountKey(get(&row, "account")?), get(&row, "type")?);
-        subscribers.entry(whose).or_default().push(Subscriber {
-            endpoint: EndpointKey(get(&row, "key")?),
-            active: parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active,
-            is_fifo: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
-        });
+        let read = readable(EndpointId(get(&row, "id")?), active_and_fifo(&row))?;
+        let (active, is_fifo) = read.unwrap_or((false, false));
+        let endpoint = EndpointKey(get(&row, "key")?);
+        subscribers.entry(whose).or_default().push(Subscriber { endpoint, active, is_fifo });
     }
     Ok(subscribers)
 }

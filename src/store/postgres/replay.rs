@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 
 use super::bodies::with_bodies;
 use super::cancellation::take_back_one;
+use super::catalog_rows::active_and_fifo;
 use super::catalog_rows::lock_account;
 use super::change_feed::{Change, write_change};
 use super::endpoints::find;
@@ -24,7 +25,6 @@ use super::stored_replies::write_pending_reply;
 use crate::domain::audit::Action;
 use crate::domain::channels::Channels;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
-use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId, IdTimes, ReplayId};
 use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
@@ -281,8 +281,7 @@ impl Store {
         // Of two replays of one endpoint the second waits here, and sees what the first has made.
         let sql = "SELECT status, ordering FROM endpoints WHERE key = $1 AND deleted_at IS NULL FOR UPDATE";
         let Some(endpoint) = row(&tx, sql, &[&job.endpoint.0]).await? else { return Ok(Step::Finished) };
-        let active = parsed(&endpoint, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
-        let is_fifo = parsed(&endpoint, "ordering", Ordering::from_column)? == Ordering::Fifo;
+        let (active, is_fifo) = active_and_fifo(&endpoint)?;
         if !active && !scan.found.is_empty() {
             return Ok(Step::Waiting);
         }

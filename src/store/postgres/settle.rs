@@ -7,8 +7,8 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use foldhash::HashMap;
 
+use super::catalog_rows::health;
 use super::change_feed::{Change, write_change};
-use super::endpoints::health;
 use super::operational_events::{AfterCommit, Failure, Paused, operational_events_of};
 use super::sql::{column, execute, get, number, rows, span, text};
 use super::store::Store;
@@ -21,7 +21,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_counter;
-use crate::store::settings::readable_delivery_settings;
+use crate::store::settings::{delivery_settings, readable};
 use crate::store::status::is_open;
 use crate::store::values::{PendingReply, Settled, Settlement};
 
@@ -266,11 +266,13 @@ impl Store {
         let (mut healths, mut schedules) = (Healths::default(), HashMap::default());
         for row in rows(tx, sql, &[&keys, &failing]).await? {
             let key = EndpointKey(get(&row, "key")?);
-            healths.insert(key, (health(&row)?, get(&row, "version")?));
             let shown = self.view.target(key);
             let known = shown.as_ref().map(|target| &*target.delivery);
             let id = EndpointId(get(&row, "id")?);
-            let settings = readable_delivery_settings(id, get::<&str>(&row, "settings"), known)?;
+            let Some(health) = readable(id, health(&row))? else { continue };
+            healths.insert(key, (health, get(&row, "version")?));
+            let read = get(&row, "settings").and_then(|settings| delivery_settings(settings, known));
+            let settings = readable(id, read)?;
             schedules.extend(settings.and_then(|settings| settings.retry_schedule).map(|schedule| (key, schedule)));
         }
         Ok((healths, schedules))

@@ -27,25 +27,24 @@ pub(super) fn known_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Known
 /// A row of the cache before its settings are read and its secrets are opened.
 pub(super) struct StoredRow {
     pub endpoint: StoredEndpoint,
-    /// The error of a column that is not text.
-    pub settings: rusqlite::Result<String>,
+    /// How it has been doing, its order, and the column `settings`.
+    pub read: rusqlite::Result<(EndpointHealth, Ordering, String)>,
     pub events: Vec<String>,
-    pub health: EndpointHealth,
     pub last_delivery_at: Option<Timestamp>,
-    pub ordering: Ordering,
     pub has_fifo_order: bool,
 }
 
 /// Reads a row.
 pub(super) fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
-    let health = health(row)?;
+    let read = health(row)
+        .and_then(|health| Ok((health, parsed(row, "ordering", Ordering::from_column)?, row.get("settings")?)));
     let endpoint = StoredEndpoint {
         key: EndpointKey(row.get("key")?),
         id: EndpointId(uuid(row, "id")?),
         account: AccountKey(row.get("account")?),
         url: row.get("url")?,
         version: row.get("version")?,
-        active: health.status == EndpointStatus::Active,
+        active: read.as_ref().is_ok_and(|(health, ..)| health.status == EndpointStatus::Active),
         delivery: Arc::default(),
         networks: None,
         credentials: sealed(row, KEY_ID, SEALED)?,
@@ -54,11 +53,9 @@ pub(super) fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
     let events = words(&row.get::<_, String>("events")?);
     Ok(StoredRow {
         endpoint,
-        settings: row.get("settings"),
+        read,
         events,
-        health,
         last_delivery_at: time(row, "last_delivery_at")?,
-        ordering: parsed(row, "ordering", Ordering::from_column)?,
         has_fifo_order: row.get("has_fifo_order")?,
     })
 }

@@ -21,7 +21,7 @@ use crate::store::errors::StoreError;
 use crate::store::filter_checks::{Checks, Filtered};
 use crate::store::hold;
 use crate::store::inbox::{Inbox, MemoryUse, Nudge};
-use crate::store::settings::readable_delivery_settings;
+use crate::store::settings::{delivery_settings, readable};
 use crate::store::shared::Shared;
 use crate::store::values::Target;
 use crate::store::view::{EventTypes, KnownAccount, KnownAccounts, View, Whole};
@@ -548,15 +548,18 @@ impl WriterCache {
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let StoredRow { mut endpoint, settings, events, health, last_delivery_at, ordering, has_fifo_order } =
-                stored?;
+            let StoredRow { mut endpoint, read, events, last_delivery_at, has_fifo_order } = stored?;
             let memory = before.remove(&endpoint.key).map(|row| row.memory);
             let memory = memory.unwrap_or_else(|| Arc::new(MemoryUse::of(endpoint.account)));
             let shown = self.view.committed_target(endpoint.key);
             let known = shown.as_ref().map(|target| &*target.delivery);
-            let delivery = readable_delivery_settings(endpoint.id, settings.map_err(StoreError::from), known)?;
-            let is_readable = delivery.is_some();
-            endpoint.delivery = delivery.map(Arc::new).unwrap_or_default();
+            let read = read.map_err(StoreError::from).and_then(|(health, ordering, settings)| {
+                Ok((health, ordering == Ordering::Fifo, delivery_settings(&settings, known)?))
+            });
+            let read = readable(endpoint.id, read)?;
+            let is_readable = read.is_some();
+            let (health, is_fifo, delivery) = read.unwrap_or((EndpointHealth::NEW, false, DeliverySettings::default()));
+            endpoint.delivery = Arc::new(delivery);
             memory.note_max_in_flight(endpoint.delivery.max_in_flight);
             endpoint.networks = self.accounts.get(&endpoint.account).and_then(|row| row.known.networks.clone());
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
@@ -570,7 +573,7 @@ impl WriterCache {
                 }
             };
             if let Some(account) = self.accounts.get_mut(&endpoint.account) {
-                // Which events an endpoint wants is not known while its settings cannot be read: it misses them all.
+                // Which events an endpoint wants is not known while its row cannot be read: it misses them all.
                 let receives = endpoint.active && is_readable;
                 let subscribers = if receives { &mut account.subscribers } else { &mut account.paused };
                 for entry in &events {
@@ -581,7 +584,6 @@ impl WriterCache {
             if endpoint.delivery.filter.is_some() {
                 self.filtered.entry(account).or_default().insert(endpoint.key);
             }
-            let is_fifo = ordering == Ordering::Fifo;
             let has_fifo_order = has_fifo_order || is_fifo;
             let row = EndpointRow {
                 account,
