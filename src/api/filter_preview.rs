@@ -13,9 +13,12 @@ use super::envelope::{Answer, Resource};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, RequestBody as _, body};
 use super::filter_field::read_filter;
+use super::state::Api;
+use super::trace::with_current_request;
 use super::webhook_fields::{CHANNELS, EVENTS, EndpointContext, FILTER};
 use super::webhooks::context;
 use crate::domain::channels::Channels;
+use crate::domain::id::AccountId;
 use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::subscription::Subscription;
 use crate::store::{Endpoints, KeptEvent, Search};
@@ -94,27 +97,46 @@ pub async fn preview(call: ApiCall) -> Result<Answer, ApiError> {
     let subscribed = endpoints.into_iter().flat_map(|endpoint| endpoint.settings.events).collect();
     let context = context(&call.api, subscribed, RepeatedNames::default()).await?;
     let PreviewFilter { filter, events, channels } = PreviewFilter::read(&body, &context)?;
-    let slot = call.api.previews.take(account, (usize::MAX, 1));
-    let _slot = slot.ok_or_else(|| ApiError::busy("a preview of this account is under way"))?;
     let wanted = Subscription { entries: events.unwrap_or_else(|| vec!["*".into()]), channels, filter: None };
+    let busy = || ApiError::busy("a preview of this account is under way");
+    let slot = call.api.previews.take(account, (usize::MAX, 1)).ok_or_else(busy)?;
+    let api = call.api.clone();
+    // In a task of its own: when the client leaves, it still ends for other nodes.
+    let looking = tokio::spawn(with_current_request(async move {
+        let _slot = slot;
+        if !api.store.begin_preview(account).await? {
+            return Err(busy());
+        }
+        let seen = look(&api, account, filter, wanted).await;
+        if let Err(error) = api.store.end_preview(account).await {
+            tracing::warn!(%account, %error, "a preview of a filter did not end: the account's next one waits for some \
+                                              seconds");
+        }
+        seen
+    }));
+    let seen = looking.await.map_err(|_| ApiError::from(Code::InternalError))??;
+    let resource =
+        Resource { r#type: "webhook_filter_preview".into(), id: account.to_string(), attributes: seen.attributes() };
+    Ok(Answer::new(200, &resource))
+}
+
+/// Looks at the account's newest events.
+async fn look(api: &Api, account: AccountId, filter: PayloadFilter, wanted: Subscription) -> Result<Seen, ApiError> {
     let began = Instant::now();
     let mut seen = Seen::new(filter);
     let mut before = None;
     loop {
-        let stretch = call.api.store.walk_kept_events(account, wanted.clone(), before).await?;
+        let stretch = api.store.walk_kept_events(account, wanted.clone(), before).await?;
         let look = move || {
             seen.look_at(stretch.items);
             seen
         };
-        seen = call.api.heavy.run(Some(account), look).await?;
+        seen = api.heavy.run(Some(account), look).await?;
         before = stretch.next;
         if before.is_none() || seen.is_full || began.elapsed() >= PATIENCE {
-            break;
+            return Ok(seen);
         }
     }
-    let resource =
-        Resource { r#type: "webhook_filter_preview".into(), id: account.to_string(), attributes: seen.attributes() };
-    Ok(Answer::new(200, &resource))
 }
 
 /// What has been seen of the events so far.

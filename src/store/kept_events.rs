@@ -1,5 +1,7 @@
 //! Events whose bodies are kept, for filters that look into them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::domain::channels::Channels;
@@ -11,6 +13,10 @@ pub(super) const EVENT_STRETCH: usize = 2_000;
 
 /// Bytes of bodies in one stretch; one body may be beyond that.
 pub(super) const BODY_STRETCH: usize = 1 << 20;
+
+/// After which a preview of a filter no longer counts as under way, should its node have died. Previews end after 10 s,
+/// and the last read of one may take some seconds more.
+pub(super) const PREVIEW_LEASE: Duration = Duration::from_secs(30);
 
 /// An event whose body is kept.
 #[derive(Clone, Debug)]

@@ -55,6 +55,7 @@ migrations! {
     ("0020_event_trace_context", 0),
     ("0021_rate_limits", 0),
     ("0022_hold", 0),
+    ("0023_filter_previews", 0),
 }
 
 /// This program's own version, which is that of both lists.

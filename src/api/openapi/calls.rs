@@ -272,7 +272,7 @@ pub const PREVIEW_FILTER: Description = Description {
     title: "Preview a filter",
     about: "Tries a filter on the account's newest events, without storing anything: how many of them match, and for \
             those that do not, the first condition that failed. It looks at 1,000 events and 16 MiB at most, as far as \
-            their bodies are kept. An account has one preview under way at a time on each node; another one is \
+            their bodies are kept. An account has one preview under way at a time; another one is \
             answered with 503.",
     body: Body::Json(PreviewFilter::schema, r#"{"filter":{"data":{"result":"valid"}},"events":["validation.*"]}"#),
     answer: One(Kind::WebhookFilterPreview, "What the filter would have done."),

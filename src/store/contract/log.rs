@@ -69,6 +69,12 @@ role! {
             wanted: Subscription,
             before: Option<i64>,
         ) -> Result<Stretch<KeptEvent>, StoreError>;
+
+        /// Begins a preview of a filter, unless another node has one of the account under way. A node sees to its own.
+        async fn begin_preview(&self, owner: AccountId) -> Result<bool, StoreError>;
+
+        /// Ends it.
+        async fn end_preview(&self, owner: AccountId) -> Result<(), StoreError>;
     }
 }
 

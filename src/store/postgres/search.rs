@@ -7,15 +7,17 @@ use tokio_postgres::types::ToSql;
 use super::bodies::with_bodies;
 use super::catalog_rows::account;
 use super::log::{delivery_from_row, shown};
-use super::sql::{column, get, rows, search_failed, snapshot, text, whole};
+use super::node::NOW;
+use super::sql::{column, execute, get, row, rows, search_failed, snapshot, text, whole};
 use super::store::Store;
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId, EventId, IdTimes};
 use crate::domain::subscription::Subscription;
+use crate::domain::time::millis;
 use crate::store::contract::{Log, Search};
 use crate::store::errors::StoreError;
-use crate::store::kept_events::{BODY_STRETCH, EVENT_STRETCH, KeptEvent};
+use crate::store::kept_events::{BODY_STRETCH, EVENT_STRETCH, KeptEvent, PREVIEW_LEASE};
 use crate::store::numbers::sql_limit;
 use crate::store::settings::channels_of;
 use crate::store::values::{MAX_PAGED_ROWS, Page, Paged, STRETCH, Stretch};
@@ -130,6 +132,21 @@ impl Search for Store {
         }
         .await;
         client.end(found)
+    }
+
+    async fn begin_preview(&self, owner: AccountId) -> Result<bool, StoreError> {
+        let sql = format!(
+            "INSERT INTO filter_previews AS p (account, until) VALUES ($1, {NOW} + $2) ON CONFLICT (account) DO \
+             UPDATE SET until = excluded.until WHERE p.until < {NOW} RETURNING account"
+        );
+        let db = self.pool.get().await?;
+        Ok(row(&db, &sql, &[&owner.0, &millis(PREVIEW_LEASE)]).await?.is_some())
+    }
+
+    async fn end_preview(&self, owner: AccountId) -> Result<(), StoreError> {
+        let db = self.pool.get().await?;
+        execute(&db, "DELETE FROM filter_previews WHERE account = $1", &[&owner.0]).await?;
+        Ok(())
     }
 }
 

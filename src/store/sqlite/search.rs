@@ -110,6 +110,15 @@ impl Search for Store {
         })
         .await
     }
+
+    // Differs by necessity: a file has one server.
+    async fn begin_preview(&self, _: AccountId) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    async fn end_preview(&self, _: AccountId) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// The first id that a filter takes, and the first that is too high for it.

@@ -1,0 +1,1 @@
+-- Nothing: the one server of a file keeps in its memory which accounts have a preview of a filter under way.
