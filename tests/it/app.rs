@@ -493,7 +493,15 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
         let (shared, tls) = (shared.clone(), tls.clone());
         connections.spawn(async move {
             let Some(tls) = tls else { return converse(stream, shared).await };
-            let stream = tls.accept(stream).await.ok()?;
+            let stream = match tls.accept(stream).into_fallible().await {
+                Ok(stream) => stream,
+                Err((_, mut refused)) => {
+                    // A connection that is closed with bytes unread is reset, and its client may miss the alert.
+                    refused.shutdown().await.ok()?;
+                    tokio::io::copy(&mut refused, &mut tokio::io::sink()).await.ok()?;
+                    return None;
+                }
+            };
             shared.handshakes.lock().ok()?.push(Handshake::of(stream.get_ref().1));
             converse(stream, shared).await
         });

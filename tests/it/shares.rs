@@ -77,7 +77,11 @@ async fn an_account_with_many_open_replays_delays_no_replay_of_another() {
     // All of them go on at once.
     let mut resuming = JoinSet::new();
     for path in &paths {
-        resuming.spawn(app.call("PUT", path).json(&json!({ "status": "active" })).send());
+        let (resume, at_a_time) = (app.call("PUT", path).json(&json!({ "status": "active" })), at_a_time.clone());
+        resuming.spawn(async move {
+            let _permit = at_a_time.acquire_owned().await;
+            resume.send().await
+        });
     }
     for resumed in resuming.join_all().await {
         resumed.expect(200);
