@@ -1,5 +1,5 @@
 //! Deliveries over TLS to receivers of the benchmark's own, beside the same without TLS: to one endpoint, and to 1,000
-//! names on one address.
+//! names on one address. Each name has connections of its own, with TLS and without.
 //!
 //! What is measured are connections that are kept: each endpoint has had events before the clock starts. TLS then costs
 //! the encryption of requests and answers, on both sides of this machine. The last figure is the share of handshakes
@@ -11,7 +11,7 @@ use super::Plan;
 use super::rates::{Crowd, SETTINGS, deliver, server};
 use crate::certificates::DOMAIN;
 use crate::figure::{Figure, Rate, Unit};
-use crate::receiver::{Handshakes, Receiver};
+use crate::receiver::{Handshakes, Mode, Receiver};
 use crate::server::Server;
 
 /// Each part has a server of its own: idle connections of one part would take room in the pool from another.
@@ -21,9 +21,7 @@ pub async fn run(plan: Plan, name: &'static str) -> anyhow::Result<Vec<Figure>> 
     for (endpoints, what) in [(1, "one endpoint"), (if plan.quick { 50 } else { 1_000 }, "1,000 names")] {
         let server = Server::start_for_tls(SETTINGS)?;
         let receiver = Receiver::start_tls(plan.keep(), server.acceptor()?).await?;
-        let port = receiver.address.port();
-        let urls = (0..endpoints).map(|number| format!("https://n{number}.{DOMAIN}:{port}/")).collect();
-        let crowd = Crowd::at(&server, receiver, urls).await?;
+        let crowd = names(&server, receiver, "https", endpoints).await?;
         let rate = kept(&crowd, &server, plan, endpoints).await?;
         let rate_of = format!("deliveries over TLS on kept connections, {what}");
         figures.push(Figure::new(name, &rate_of, Unit::PerSecond, rate.per_second));
@@ -34,9 +32,21 @@ pub async fn run(plan: Plan, name: &'static str) -> anyhow::Result<Vec<Figure>> 
         if endpoints > 1 {
             let share = resumed(&crowd, &server, plan, endpoints).await?;
             figures.push(Figure::new(name, "handshakes that resume a session, 1,000 names", Unit::Share, share));
+            let server = Server::start_for_tls(SETTINGS)?;
+            let receiver = Receiver::start(Mode::Healthy, plan.keep()).await?;
+            let crowd = names(&server, receiver, "http", endpoints).await?;
+            let share = rate.per_second / kept(&crowd, &server, plan, endpoints).await?.per_second;
+            figures.push(Figure::new(name, "over TLS, of 1,000 names without it", Unit::Share, share));
         }
     }
     Ok(figures)
+}
+
+/// Registers endpoints at this receiver, each with a host of its own.
+async fn names(server: &Server, receiver: Receiver, scheme: &str, endpoints: usize) -> anyhow::Result<Crowd> {
+    let port = receiver.address.port();
+    let urls = (0..endpoints).map(|number| format!("{scheme}://n{number}.{DOMAIN}:{port}/")).collect();
+    Crowd::at(server, receiver, urls).await
 }
 
 /// Deliveries after each endpoint has a connection.
