@@ -101,7 +101,7 @@ pub async fn preview(call: ApiCall) -> Result<Answer, ApiError> {
     let busy = || ApiError::busy("a preview of this account is under way");
     let slot = call.api.previews.take(account, (usize::MAX, 1)).ok_or_else(busy)?;
     let api = call.api.clone();
-    // In a task of its own: when the client leaves, it still ends for other nodes.
+    // In a task of its own: when the client leaves, the preview still ends, which tells other nodes.
     let looking = tokio::spawn(with_current_request(async move {
         let _slot = slot;
         if !api.store.begin_preview(account).await? {

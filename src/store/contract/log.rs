@@ -70,10 +70,11 @@ role! {
             before: Option<i64>,
         ) -> Result<Stretch<KeptEvent>, StoreError>;
 
-        /// Begins a preview of a filter, unless another node has one of the account under way. A node sees to its own.
+        /// Begins a preview of a filter for the account. It returns false while another node has one under way. The
+        /// caller makes sure that its own node has none.
         async fn begin_preview(&self, owner: AccountId) -> Result<bool, StoreError>;
 
-        /// Ends it.
+        /// Ends the account's preview, so that the next one may begin on any node.
         async fn end_preview(&self, owner: AccountId) -> Result<(), StoreError>;
     }
 }

@@ -1,4 +1,4 @@
-//! Accounts, API keys, event types and how endpoints are, read from their rows.
+//! Accounts, API keys, event types and the health of endpoints, read from their rows.
 
 use std::time::Duration;
 
@@ -131,6 +131,7 @@ pub(super) fn active_and_fifo(row: &Row) -> Result<(bool, bool), StoreError> {
     Ok((status == EndpointStatus::Active, ordering == Ordering::Fifo))
 }
 
+/// How an endpoint has been doing.
 pub(super) fn health(row: &Row) -> Result<EndpointHealth, StoreError> {
     Ok(EndpointHealth {
         status: parsed(row, "status", EndpointStatus::from_column)?,
